@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of the project as plain immutable data: standard library and NumPy only."""
+
+from bitscout.core.budget import Budget
+from bitscout.core.candidate import Candidate, Value, Values, canonical_json
+from bitscout.core.layer import Layer, LayerGraph, LayerKind, Node, Op
+from bitscout.core.metrics import METRIC_DIRECTIONS, Metrics
+from bitscout.core.objective import BompScore, FrontObjective, Objective
+from bitscout.core.pareto import hypervolume_2d, pareto_mask
+from bitscout.core.policy import LayerBits, QuantPolicy
+from bitscout.core.seeding import child_rng, child_seed
+
+__all__ = [
+    "METRIC_DIRECTIONS",
+    "BompScore",
+    "Budget",
+    "Candidate",
+    "FrontObjective",
+    "Layer",
+    "LayerBits",
+    "LayerGraph",
+    "LayerKind",
+    "Metrics",
+    "Node",
+    "Objective",
+    "Op",
+    "QuantPolicy",
+    "Value",
+    "Values",
+    "canonical_json",
+    "child_rng",
+    "child_seed",
+    "hypervolume_2d",
+    "pareto_mask",
+]
