@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a run: every key, its default and its range.
+
+A configuration is a YAML file, a preset (the same format), or keyword arguments. Unknown keys and
+values of the wrong type are refused with the nearest known key, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bitscout.core import METRIC_DIRECTIONS, BompScore, Budget, FrontObjective, Objective
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "BudgetConfig",
+    "DatasetConfig",
+    "ExecutorConfig",
+    "FinalConfig",
+    "ObjectiveConfig",
+    "QuantizationConfig",
+    "RunConfig",
+    "SearcherConfig",
+    "SpaceConfig",
+    "TrainingConfig",
+]
+
+SCHEMA_VERSION = 1
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+BitWidth = Annotated[int, Field(ge=2, le=8)]
+
+# Metrics known without a hardware model; the others need one.
+COMPUTED_METRICS = ("val_accuracy", "size_bytes", "weight_bytes", "macs", "bops")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DatasetConfig(_Section):
+    """What to learn.
+
+    Attributes:
+        name: ``digits`` (embedded), ``npz``, ``imagefolder``, ``cifar10`` or ``cifar100``;
+            ``custom`` stands for data handed over in Python.
+        path: File or folder of the data; not needed for ``digits``.
+        validation: Fraction of the training part that judges candidates.
+        limit: Keep this many training images, a stratified seeded choice; null keeps all.
+        resize: Edge in pixels to which an image folder is resized; null demands equal sizes.
+    """
+
+    name: Literal["digits", "npz", "imagefolder", "cifar10", "cifar100", "custom"] = "digits"
+    path: str | None = None
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    limit: PositiveInt | None = None
+    resize: PositiveInt | None = None
+
+
+class SpaceConfig(_Section):
+    """What may be chosen.
+
+    Attributes:
+        name: ``bomp``, Table I of BOMP-NAS; ``custom`` stands for a space handed over in Python.
+        widths: Width multipliers: ``cifar10``, ``cifar100`` (the paper's two sets) or a list.
+        bits: Weight bit-widths to choose from, ascending; one value fixes them.
+        act_bits: Bit-width of every activation.
+        channel_divisor: Channels are rounded to multiples of this: 8, or 1 for exact widths.
+    """
+
+    name: Literal["bomp", "custom"] = "bomp"
+    widths: Literal["cifar10", "cifar100"] | list[PositiveFloat] = "cifar10"
+    bits: Annotated[list[BitWidth], Field(min_length=1)] = [4, 5, 6, 7, 8]
+    act_bits: BitWidth = 8
+    channel_divisor: Literal[1, 8] = 8
+
+
+class SearcherConfig(_Section):
+    """Who chooses.
+
+    Attributes:
+        name: ``bomp`` (Gaussian process, UCB), ``random``, or a sampler of Optuna: ``tpe``,
+            ``gp``, ``nsga2``.
+        surrogate: Model of ``bomp``: ``paper``, ``edit-distance`` or ``scaled``.
+        n_trials: Candidates to evaluate, infeasible and failed ones included.
+        n_startup_trials: Random candidates before the model is asked, the seed network included.
+        batch: Candidates proposed together; the history depends on it.
+        beta: Weight of the posterior standard deviation in UCB.
+    """
+
+    name: Literal["bomp", "random", "tpe", "gp", "nsga2"] = "bomp"
+    surrogate: Literal["paper", "edit-distance", "scaled"] = "paper"
+    n_trials: PositiveInt = 100
+    n_startup_trials: PositiveInt = 10
+    batch: PositiveInt = 1
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.6
+
+
+class ObjectiveConfig(_Section):
+    """What is better: one score, or a front.
+
+    Attributes:
+        score: ``bomp``, Eq. (1) of BOMP-NAS; null with `front`.
+        ref_accuracy: Reference accuracy of the score, a fraction.
+        ref_size: Reference of log10(bits) of the score.
+        front: Metrics optimized at once instead of the score, for instance
+            ``[accuracy, size_bytes]``.
+    """
+
+    score: Literal["bomp"] | None = "bomp"
+    ref_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.8
+    ref_size: PositiveFloat = 8.0
+    front: Annotated[list[str], Field(min_length=2)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _front_replaces_score(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("front") is not None:
+            if data.get("score") is not None:
+                msg = "give either `score` or `front`, not both"
+                raise ValueError(msg)
+            return {**data, "score": None}
+        return data
+
+    @field_validator("front")
+    @classmethod
+    def _known_metrics(cls, front: list[str] | None) -> list[str] | None:
+        if front is None:
+            return None
+        names = ["val_accuracy" if name == "accuracy" else name for name in front]
+        for name in names:
+            if name not in METRIC_DIRECTIONS:
+                known = ", ".join(("accuracy", *COMPUTED_METRICS[1:]))
+                msg = f"unknown metric {name!r}; known: {known}"
+                raise ValueError(msg)
+            if name not in COMPUTED_METRICS:
+                msg = f"{name!r} needs a hardware model, and this version has none"
+                raise ValueError(msg)
+        if len(set(names)) != len(names):
+            msg = "metrics must be different"
+            raise ValueError(msg)
+        return names
+
+    def build(self) -> Objective:
+        """Return the objective these keys describe."""
+        if self.front is not None:
+            return FrontObjective(tuple(self.front))
+        return BompScore(self.ref_accuracy, self.ref_size)
+
+
+class BudgetConfig(_Section):
+    """What a candidate may cost; over budget it is recorded and never trained.
+
+    Attributes:
+        size_kb: Largest size in kB (1000 bytes), weights and int32 biases.
+        macs: Most multiply-accumulates for one input.
+        bops: Most bit operations for one input.
+    """
+
+    size_kb: PositiveFloat | None = None
+    macs: PositiveFloat | None = None
+    bops: PositiveFloat | None = None
+
+    def build(self) -> Budget:
+        """Return the budget these keys describe."""
+        return Budget(size_kb=self.size_kb, macs=self.macs, bops=self.bops)
+
+
+class TrainingConfig(_Section):
+    """How a candidate is trained during the search.
+
+    Attributes:
+        epochs: Epochs in floating point.
+        qaft_epochs: Epochs of quantization-aware fine-tuning; 0 judges after calibration alone.
+        batch_size: Images a step.
+        lr: Peak learning rate; null takes 0.1 * batch_size / 128.
+        augment: Flip and shift training images; null asks the data set (digits: shift only).
+    """
+
+    epochs: PositiveInt = 20
+    qaft_epochs: NonNegativeInt = 1
+    batch_size: PositiveInt = 128
+    lr: PositiveFloat | None = None
+    augment: bool | None = None
+
+
+class FinalConfig(_Section):
+    """How the networks of the front and the baselines are trained at the end.
+
+    Attributes:
+        epochs: Epochs in floating point.
+        qaft_epochs: Epochs of quantization-aware fine-tuning.
+        max_networks: Train at most this many networks of the front, those with the best score
+            or the largest hypervolume first; null trains all.
+    """
+
+    epochs: PositiveInt = 200
+    qaft_epochs: NonNegativeInt = 5
+    max_networks: PositiveInt | None = None
+
+
+class QuantizationConfig(_Section):
+    """How tensors become integers.
+
+    Attributes:
+        observer: Rule for the weights' scale: ``auto`` (measured choice per bit-width),
+            ``minmax``, ``percentile``, ``mse`` or ``output``.
+        bias_correction: Match the mean output of every layer on the calibration images.
+        learned_steps: Learn step sizes during fine-tuning (LSQ); null takes the measured default.
+        calibration_images: Training images seen during calibration.
+    """
+
+    observer: Literal["auto", "minmax", "percentile", "mse", "output"] = "auto"
+    bias_correction: bool = True
+    learned_steps: bool | None = None
+    calibration_images: PositiveInt = 512
+
+
+class ExecutorConfig(_Section):
+    """Where candidates are evaluated.
+
+    Attributes:
+        name: ``local``: in this process, one after the other.
+    """
+
+    name: Literal["local"] = "local"
+
+
+class RunConfig(_Section):
+    """A whole run.
+
+    Attributes:
+        schema_version: Version of this format.
+        name: Name of the run and of its default directory.
+        seed: Root of every random stream.
+        device: ``auto`` takes CUDA where there is a GPU.
+        dataset: What to learn.
+        space: What may be chosen.
+        searcher: Who chooses.
+        objective: What is better.
+        budget: What a candidate may cost.
+        training: How candidates are trained.
+        final: How final networks and baselines are trained.
+        quantization: How tensors become integers.
+        executor: Where candidates are evaluated.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    seed: NonNegativeInt = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dataset: DatasetConfig = DatasetConfig()
+    space: SpaceConfig = SpaceConfig()
+    searcher: SearcherConfig = SearcherConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    budget: BudgetConfig = BudgetConfig()
+    training: TrainingConfig = TrainingConfig()
+    final: FinalConfig = FinalConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
+    executor: ExecutorConfig = ExecutorConfig()

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run tells whoever watches it: small immutable events, passed to a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bitscout.pipeline.records import FinalRecord, TrialRecord
+
+__all__ = [
+    "Event",
+    "FinalFinished",
+    "FinalStarted",
+    "Listener",
+    "SearchStarted",
+    "StageProgress",
+    "TrialFinished",
+    "TrialStarted",
+    "ignore_events",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStarted:
+    """The search begins or goes on.
+
+    Attributes:
+        n_trials: Trials in the whole search.
+        n_finished: Trials already in the journal.
+        directory: The run directory.
+    """
+
+    n_trials: int
+    n_finished: int
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A candidate is about to be trained.
+
+    Attributes:
+        number: Trial number.
+        size_bytes: Its exact size.
+    """
+
+    number: int
+    size_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """An epoch of the candidate or final network in work is done.
+
+    Attributes:
+        stage: ``"train"`` or ``"fine-tune"``.
+        epoch: Epochs done in this stage.
+        n_epochs: Epochs of this stage.
+        loss: Mean training loss of the epoch.
+    """
+
+    stage: str
+    epoch: int
+    n_epochs: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFinished:
+    """A trial is in the journal.
+
+    Attributes:
+        record: What was recorded.
+    """
+
+    record: TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FinalStarted:
+    """A final network or baseline is about to be trained.
+
+    Attributes:
+        label: What it is, for a person.
+        index: Its place, from 1.
+        total: How many there are.
+    """
+
+    label: str
+    index: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinalFinished:
+    """A final network or baseline is on disk.
+
+    Attributes:
+        record: What was recorded.
+    """
+
+    record: FinalRecord
+
+
+Event = SearchStarted | TrialStarted | StageProgress | TrialFinished | FinalStarted | FinalFinished
+Listener = Callable[[Event], None]
+
+
+def ignore_events(event: Event) -> None:
+    """Do nothing: the listener of whoever does not watch."""
