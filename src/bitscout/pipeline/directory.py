@@ -21,11 +21,12 @@ from bitscout.errors import RunError
 
 __all__ = ["RunDirectory", "next_free_directory", "write_errors_explained"]
 
-CONFIG, DATASET, ENVIRONMENT, JOURNAL = (
+CONFIG, DATASET, ENVIRONMENT, JOURNAL, DONE = (
     "config.yaml",
     "dataset.json",
     "environment.json",
     "study.journal",
+    "done.json",
 )
 
 
@@ -68,6 +69,11 @@ class RunDirectory:
     def baselines(self) -> Path:
         """Folder of the baselines."""
         return self.path / "baselines"
+
+    @property
+    def done(self) -> Path:
+        """Written when the last final network is; holds the run's total times."""
+        return self.path / DONE
 
     @property
     def report(self) -> Path:

@@ -101,7 +101,7 @@ def dump_config(config: RunConfig) -> str:
 
 def _parse_yaml(text: str, source: str) -> dict[str, Any]:
     try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        document = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         msg = f"{source} is not valid YAML: {' '.join(str(error).split())}."
         raise ConfigError(msg) from error

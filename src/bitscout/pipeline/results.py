@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run as it stands on disk: what `show`, `report` and the Python API read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bitscout.core import METRIC_DIRECTIONS, FrontObjective, hypervolume_2d, pareto_mask
+from bitscout.pipeline.config import RunConfig
+from bitscout.pipeline.directory import RunDirectory
+from bitscout.pipeline.journal import read_records
+from bitscout.pipeline.load import load_config
+from bitscout.pipeline.records import FinalRecord, TrialRecord
+from bitscout.pipeline.verdict import Verdict, judge
+
+__all__ = ["RunResult", "best_trial", "front_metrics", "front_numbers", "load_result"]
+
+State = Literal["searching", "finalizing", "complete"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything a run has found so far.
+
+    Attributes:
+        directory: The run directory.
+        config: The resolved configuration.
+        dataset: Name, shape, classes and sizes of the data (``dataset.json``).
+        environment: Versions, hardware and commit (``environment.json``).
+        state: ``searching``, ``finalizing`` or ``complete``.
+        trials: Every trial, by number.
+        final: Final networks, smallest first.
+        baselines: Uniform-precision networks trained with the same final recipe.
+    """
+
+    directory: Path
+    config: RunConfig
+    dataset: dict[str, Any]
+    environment: dict[str, Any]
+    state: State
+    trials: tuple[TrialRecord, ...]
+    final: tuple[FinalRecord, ...] = ()
+    baselines: tuple[FinalRecord, ...] = ()
+
+    @property
+    def complete(self) -> tuple[TrialRecord, ...]:
+        """The trials that were evaluated."""
+        return tuple(trial for trial in self.trials if trial.outcome == "complete")
+
+    @property
+    def pareto_front(self) -> tuple[int, ...]:
+        """Numbers of the trials on the front of the search, smallest network first."""
+        return front_numbers(self.trials, front_metrics(self.config))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial with the best score, or, without a score, the most accurate on the front."""
+        return best_trial(self.trials)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """For every baseline, whether a searched network beats it."""
+        return judge(self.final, self.baselines, n_test=int(self.dataset.get("n_test", 0)))
+
+    @property
+    def beats_baselines(self) -> bool | None:
+        """Whether any searched network beats any baseline; `None` before both exist."""
+        verdicts = self.verdicts
+        return any(v.outcome == "won" for v in verdicts) if verdicts else None
+
+    def counts(self) -> dict[str, int]:
+        """Return how many trials ended in each way."""
+        outcomes = [trial.outcome for trial in self.trials]
+        return {name: outcomes.count(name) for name in ("complete", "failed", "infeasible")}
+
+    def hypervolume(self) -> float:
+        """Return the area dominated in (error, log10 bits), the search's one-number summary.
+
+        The reference is accuracy 0 and the largest network evaluated, so that it is comparable
+        within one run only. 0 with fewer than two trials.
+        """
+        points = np.array([_error_and_log_bits(trial) for trial in self.complete])
+        if len(points) < 2:
+            return 0.0
+        return hypervolume_2d(points, np.array([1.0, points[:, 1].max()]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``bitscout show --json``."""
+        return {
+            "directory": str(self.directory),
+            "name": self.config.name,
+            "state": self.state,
+            "n_trials": self.config.searcher.n_trials,
+            "counts": self.counts(),
+            "dataset": self.dataset,
+            "candidates": [trial.to_json() for trial in self.trials],
+            "pareto_front": list(self.pareto_front),
+            "best": self.best.number if self.best else None,
+            "hypervolume": self.hypervolume(),
+            "final": [record.to_json() for record in self.final],
+            "baselines": [record.to_json() for record in self.baselines],
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "beats_baselines": self.beats_baselines,
+        }
+
+
+def load_result(directory: str | Path) -> RunResult:
+    """Read a run from disk; safe while the run goes on.
+
+    Raises:
+        RunError: If the directory is no run, or a file of it is damaged.
+    """
+    run = RunDirectory(directory)
+    run.check_is_run()
+    config = load_config(run.config)
+    final = _read_finals(run, run.final)
+    baselines = _read_finals(run, run.baselines)
+    trials = tuple(read_records(run.journal))
+    return RunResult(
+        directory=run.path,
+        config=config,
+        dataset=run.read_json(run.dataset) if run.dataset.exists() else {},
+        environment=run.read_json(run.environment) if run.environment.exists() else {},
+        state=_state(run, config, trials),
+        trials=trials,
+        final=tuple(sorted(final, key=lambda record: record.metrics["size_bytes"])),
+        baselines=tuple(sorted(baselines, key=lambda record: record.metrics["size_bytes"])),
+    )
+
+
+def front_metrics(config: RunConfig) -> tuple[str, ...]:
+    """Return the metrics of the front: the objective's own, or accuracy and size."""
+    objective = config.objective.build()
+    if isinstance(objective, FrontObjective):
+        return objective.metrics
+    return ("val_accuracy", "size_bytes")
+
+
+def front_numbers(trials: Sequence[TrialRecord], metrics: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of the non-dominated trials, smallest network first."""
+    rows = [
+        (trial, [-METRIC_DIRECTIONS[name] * trial.metrics[name] for name in metrics])
+        for trial in trials
+        if trial.outcome == "complete" and trial.metrics is not None
+    ]
+    if not rows:
+        return ()
+    mask = pareto_mask(np.array([row for _, row in rows]))
+    front = [trial for (trial, _), keep in zip(rows, mask, strict=True) if keep]
+    return tuple(trial.number for trial in sorted(front, key=_size))
+
+
+def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Return the complete trial with the largest score, or accuracy where there is no score."""
+    complete = [trial for trial in trials if trial.outcome == "complete"]
+    return max(
+        complete,
+        key=lambda trial: trial.values[0] if trial.score is not None else _accuracy(trial),
+        default=None,
+    )
+
+
+def _read_finals(run: RunDirectory, folder: Path) -> list[FinalRecord]:
+    if not folder.is_dir():
+        return []
+    return [
+        FinalRecord.from_json(run.read_json(path))
+        for path in sorted(folder.glob("[!.]*/metrics.json"))
+    ]
+
+
+def _state(run: RunDirectory, config: RunConfig, trials: Sequence[TrialRecord]) -> State:
+    if run.done.exists():
+        return "complete"
+    finished = sum(trial.outcome != "running" for trial in trials)
+    return "searching" if finished < config.searcher.n_trials else "finalizing"
+
+
+def _size(trial: TrialRecord) -> float:
+    assert trial.metrics is not None
+    return trial.metrics["size_bytes"]
+
+
+def _accuracy(trial: TrialRecord) -> float:
+    assert trial.metrics is not None
+    return trial.metrics["val_accuracy"]
+
+
+def _error_and_log_bits(trial: TrialRecord) -> tuple[float, float]:
+    return 1 - _accuracy(trial), float(np.log10(8 * _size(trial)))

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is the search worth it? Searched networks against uniform precision, both tested once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal
+
+from bitscout.pipeline.records import FinalRecord
+
+__all__ = ["Verdict", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One baseline against the searched network that answers it best.
+
+    Attributes:
+        baseline: Label of the baseline.
+        rival: Label of the searched network.
+        outcome: ``won`` where some searched network is at most as large and at least as
+            accurate, and better in one of the two; ``lost`` where the baseline is so against
+            every network at most as accurate or as small; ``open`` where each is better in one.
+        accuracy_gain: Test accuracy of the rival minus the baseline's, a fraction.
+        size_ratio: Size of the rival over the baseline's.
+        standard_error: Standard error of `accuracy_gain` if errors were independent, a fraction;
+            0 where the number of test images is not known.
+    """
+
+    baseline: str
+    rival: str
+    outcome: Literal["won", "lost", "open"]
+    accuracy_gain: float
+    size_ratio: float
+    standard_error: float
+
+    def sentence(self) -> str:
+        """Return the verdict for a person."""
+        gain, error = 100 * self.accuracy_gain, 100 * self.standard_error
+        percent = f"{gain:+.1f} points (standard error {error:.1f})"
+        size = f"{self.size_ratio:.2f}x its size"
+        words = {
+            "won": f"{self.rival} beats {self.baseline}: {percent} at {size}.",
+            "lost": f"Nothing found beats {self.baseline}: {self.rival} has {percent} at {size}.",
+            "open": f"{self.rival} trades with {self.baseline}: {percent} at {size}.",
+        }
+        return words[self.outcome]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as an entry of ``show --json``."""
+        return {
+            "baseline": self.baseline,
+            "rival": self.rival,
+            "outcome": self.outcome,
+            "accuracy_gain": self.accuracy_gain,
+            "size_ratio": self.size_ratio,
+            "standard_error": self.standard_error,
+            "sentence": self.sentence(),
+        }
+
+
+def judge(
+    final: Sequence[FinalRecord], baselines: Sequence[FinalRecord], *, n_test: int
+) -> tuple[Verdict, ...]:
+    """Compare every baseline with the searched networks.
+
+    The rival is the most accurate network no larger than the baseline; where all are larger, the
+    smallest of them.
+
+    Args:
+        final: Searched networks with ``test_accuracy`` and ``size_bytes``.
+        baselines: Baselines with the same metrics.
+        n_test: Number of test images, for the standard error.
+
+    Returns:
+        One verdict a baseline; none where nothing was searched.
+    """
+    return tuple(_judge_one(final, baseline, n_test) for baseline in baselines if final)
+
+
+def _judge_one(final: Sequence[FinalRecord], baseline: FinalRecord, n_test: int) -> Verdict:
+    smaller = [record for record in final if _size(record) <= _size(baseline)]
+    rival = (
+        max(smaller, key=lambda record: (_accuracy(record), -_size(record)))
+        if smaller
+        else min(final, key=_size)
+    )
+    gain, ratio = _accuracy(rival) - _accuracy(baseline), _size(rival) / _size(baseline)
+    if gain >= 0 and ratio <= 1 and (gain > 0 or ratio < 1):
+        outcome: Literal["won", "lost", "open"] = "won"
+    elif gain <= 0 and ratio >= 1:
+        outcome = "lost"
+    else:
+        outcome = "open"
+    return Verdict(
+        baseline=baseline.label,
+        rival=rival.label,
+        outcome=outcome,
+        accuracy_gain=gain,
+        size_ratio=ratio,
+        standard_error=_standard_error(_accuracy(rival), _accuracy(baseline), n_test),
+    )
+
+
+def _standard_error(first: float, second: float, n_test: int) -> float:
+    if n_test < 1:
+        return 0.0
+    return sqrt((first * (1 - first) + second * (1 - second)) / n_test)
+
+
+def _accuracy(record: FinalRecord) -> float:
+    return record.metrics["test_accuracy"]
+
+
+def _size(record: FinalRecord) -> float:
+    return record.metrics["size_bytes"]
