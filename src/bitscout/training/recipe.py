@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How networks are trained: one documented recipe, the same for every candidate and method.
+
+A `Recipe` is what a user states. It yields two `Phase`s, which are what `train` carries out: the
+float training and the quantization-aware fine-tuning (QAFT). The values are those of
+algorithm specification 1.4 unless a comment gives another origin; BOMP-NAS leaves all but the
+numbers of epochs open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, isfinite, pi
+from typing import Literal
+
+from bitscout.errors import ConfigError
+
+__all__ = ["Cosine", "Phase", "Recipe", "Schedule", "Triangular"]
+
+LR_PER_128 = 0.1  # Peak learning rate of a batch of 128; linear in the batch size.
+
+
+@dataclass(frozen=True)
+class Triangular:
+    """One cycle: linearly up from 0 to the peak, then linearly down to 0.
+
+    Attributes:
+        warmup: Share of the steps on the way up, in ``[0, 1)``.
+
+    Raises:
+        ConfigError: If `warmup` is out of range.
+    """
+
+    warmup: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Reject a schedule that never comes down."""
+        if not 0 <= self.warmup < 1:
+            msg = f"`warmup` must be in [0, 1), got {self.warmup}."
+            raise ConfigError(msg)
+
+    def __call__(self, progress: float) -> float:
+        """Return the share of the peak learning rate at `progress` in ``[0, 1]``."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        return (1 - progress) / (1 - self.warmup)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the peak down to 0."""
+
+    def __call__(self, progress: float) -> float:
+        """Return the share of the peak learning rate at `progress` in ``[0, 1]``."""
+        return 0.5 * (1 + cos(pi * progress))
+
+
+Schedule = Triangular | Cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One training from a fresh optimizer: SGD with Nesterov momentum on cross-entropy.
+
+    Attributes:
+        name: What messages call it.
+        epochs: Passes over the training split; 0 leaves the network as it is.
+        batch_size: Images per step. The rest of an epoch that fills no batch is left out, another
+            one in every epoch; a data set smaller than a batch is one batch.
+        peak_lr: Largest learning rate.
+        schedule: Share of `peak_lr` at every moment. Step ``i`` of ``n`` uses the middle of its
+            interval, ``(i + 1/2) / n``, so that no step is wasted at rate 0.
+        momentum: Of Nesterov's kind.
+        weight_decay: On parameters of two or more dimensions: convolution and linear weights, but
+            no bias, batch norm or quantizer step.
+        label_smoothing: Mass spread evenly over all classes.
+        flip: Draw mirror images; `None` does so where the data set says they keep their class.
+        shift: Largest random shift in pixels; `None` is an eighth of the shorter edge.
+        batch_norm: Whether batch norms use and update batch statistics, or stay frozen.
+        precision: On CUDA ``"mixed"`` computes in bfloat16 where autocast allows; its 8 bits of
+            significand cannot hold an 8-bit grid of arbitrary scale, so QAFT uses ``"float32"``.
+            The CPU always computes in float32.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    peak_lr: float
+    schedule: Schedule
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    flip: bool | None
+    shift: int | None
+    batch_norm: Literal["update", "frozen"]
+    precision: Literal["mixed", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The training of one candidate.
+
+    Attributes:
+        epochs: Of the float training, at least 1.
+        qaft_epochs: Of the quantization-aware fine-tuning, 0 for none.
+        batch_size: Images per step, at least 2.
+        lr: Peak learning rate; `None` is 0.1 per 128 images of a batch.
+        momentum: In ``[0, 1)``; above 0, as Nesterov's needs it.
+        weight_decay: At least 0.
+        label_smoothing: In ``[0, 1)``.
+        warmup: Share of the float training in which the rate rises, in ``[0, 1)``.
+        qaft_lr_fraction: Peak rate of QAFT as a share of the float peak, in ``(0, 1]``.
+        flip: Mirror images; `None` leaves it to the data set.
+        shift: Largest shift in pixels; `None` is an eighth of the shorter edge.
+
+    Raises:
+        ConfigError: If a value is out of range.
+
+    Example:
+        >>> Recipe(batch_size=512).float_phase().peak_lr
+        0.4
+    """
+
+    epochs: int = 20
+    qaft_epochs: int = 1
+    batch_size: int = 128
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    warmup: float = 0.2
+    qaft_lr_fraction: float = 0.05
+    flip: bool | None = None
+    shift: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject values out of range."""
+        _check_int("epochs", self.epochs, 1)
+        _check_int("qaft_epochs", self.qaft_epochs, 0)
+        _check_int("batch_size", self.batch_size, 2)
+        if self.shift is not None:
+            _check_int("shift", self.shift, 0)
+        if self.lr is not None and not (isfinite(self.lr) and self.lr > 0):
+            msg = f"`lr` must be finite and > 0, got {self.lr}."
+            raise ConfigError(msg)
+        if not 0 < self.momentum < 1:
+            msg = f"`momentum` must be in (0, 1), got {self.momentum}."
+            raise ConfigError(msg)
+        if not 0 <= self.weight_decay < 1:
+            msg = f"`weight_decay` must be in [0, 1), got {self.weight_decay}."
+            raise ConfigError(msg)
+        if not 0 <= self.label_smoothing < 1:
+            msg = f"`label_smoothing` must be in [0, 1), got {self.label_smoothing}."
+            raise ConfigError(msg)
+        if not 0 < self.qaft_lr_fraction <= 1:
+            msg = f"`qaft_lr_fraction` must be in (0, 1], got {self.qaft_lr_fraction}."
+            raise ConfigError(msg)
+        Triangular(self.warmup)
+
+    @property
+    def peak_lr(self) -> float:
+        """Largest learning rate of the float training."""
+        return LR_PER_128 * self.batch_size / 128 if self.lr is None else self.lr
+
+    def float_phase(self) -> Phase:
+        """Return the training of the float network from its initial weights."""
+        return Phase(
+            name="float",
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            peak_lr=self.peak_lr,
+            schedule=Triangular(self.warmup),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            flip=self.flip,
+            shift=self.shift,
+            batch_norm="update",
+            precision="mixed",
+        )
+
+    def qaft_phase(self) -> Phase:
+        """Return the fine-tuning of the quantized network: frozen statistics, small rate."""
+        return Phase(
+            name="qaft",
+            epochs=self.qaft_epochs,
+            batch_size=self.batch_size,
+            peak_lr=self.peak_lr * self.qaft_lr_fraction,
+            schedule=Cosine(),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            flip=self.flip,
+            shift=self.shift,
+            batch_norm="frozen",
+            precision="float32",
+        )
+
+
+def _check_int(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        msg = f"`{name}` must be at least {minimum}, got {value}."
+        raise ConfigError(msg)
