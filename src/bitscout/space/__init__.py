@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be chosen: search spaces, described and counted without building a network."""
+
+from bitscout.space.base import Architecture, IndexArray, SearchSpace
+from bitscout.space.bomp import BompSpace
+from bitscout.space.bomp_table import BOMP_WIDTHS
+from bitscout.space.choice import Choice, ChoiceKind
+from bitscout.space.mobilenet_spec import (
+    STEM_KERNEL,
+    BlockSpec,
+    MobileNetSpec,
+    UnitSpec,
+    round_channels,
+)
+from bitscout.space.summary import LayerSummary, SpaceSummary
+
+__all__ = [
+    "BOMP_WIDTHS",
+    "STEM_KERNEL",
+    "Architecture",
+    "BlockSpec",
+    "BompSpace",
+    "Choice",
+    "ChoiceKind",
+    "IndexArray",
+    "LayerSummary",
+    "MobileNetSpec",
+    "SearchSpace",
+    "SpaceSummary",
+    "UnitSpec",
+    "round_channels",
+]
