@@ -3,5 +3,14 @@
 
 from bitscout.networks.blocks import ConvBnAct, InvertedResidual, same_padding
 from bitscout.networks.build import build_network
+from bitscout.networks.resnet import resnet
+from bitscout.networks.trace import trace
 
-__all__ = ["ConvBnAct", "InvertedResidual", "build_network", "same_padding"]
+__all__ = [
+    "ConvBnAct",
+    "InvertedResidual",
+    "build_network",
+    "resnet",
+    "same_padding",
+    "trace",
+]
