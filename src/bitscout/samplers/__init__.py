@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Searchers, each an Optuna `BaseSampler` that works in anyone's study."""
+
+from bitscout.samplers.edit_distance import Descriptors, edit_distances
+from bitscout.samplers.edit_surrogate import EditDistanceSurrogate
+from bitscout.samplers.gp_sampler import GaussianProcessSampler
+from bitscout.samplers.hooks import SpaceHooks
+from bitscout.samplers.per_trial import OPTUNA_SAMPLERS, PerTrialSampler, optuna_sampler
+from bitscout.samplers.proposal import GradientProposal, PoolProposal, Proposal
+from bitscout.samplers.random_sampler import RandomSearchSampler
+from bitscout.samplers.surrogates import Points, Screening, Surrogate
+from bitscout.samplers.vector_surrogates import PaperSurrogate, ScaledSurrogate
+
+__all__ = [
+    "OPTUNA_SAMPLERS",
+    "Descriptors",
+    "EditDistanceSurrogate",
+    "GaussianProcessSampler",
+    "GradientProposal",
+    "PaperSurrogate",
+    "PerTrialSampler",
+    "Points",
+    "PoolProposal",
+    "Proposal",
+    "RandomSearchSampler",
+    "ScaledSurrogate",
+    "Screening",
+    "SpaceHooks",
+    "Surrogate",
+    "edit_distances",
+    "optuna_sampler",
+]

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optuna's own contract suite, for every sampler of the package."""
+
+import optuna
+import pytest
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    RelativeSamplerTestCase,
+)
+
+import bitscout.samplers
+from bitscout.samplers import (
+    GaussianProcessSampler,
+    GradientProposal,
+    PaperSurrogate,
+    PerTrialSampler,
+    RandomSearchSampler,
+    ScaledSurrogate,
+)
+
+# The edit distance needs a `describe` hook, hence a fixed space: see test_gp_sampler.py.
+GP_SAMPLERS = {
+    "paper": lambda: GaussianProcessSampler(n_startup_trials=0, seed=0),
+    "ml2": lambda: GaussianProcessSampler(
+        PaperSurrogate(length_scale="ml2"), n_startup_trials=0, seed=1
+    ),
+    "lbfgs": lambda: GaussianProcessSampler(
+        n_startup_trials=0, seed=2, proposal=GradientProposal(n_restarts=3)
+    ),
+    "scaled": lambda: GaussianProcessSampler(ScaledSurrogate(), n_startup_trials=0),
+}
+OTHER_SAMPLERS = {
+    "random": lambda: RandomSearchSampler(seed=0),
+    "tpe-per-trial": lambda: PerTrialSampler(lambda seed: optuna.samplers.TPESampler(seed=seed)),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class TestBasic(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture(params=[*GP_SAMPLERS, *OTHER_SAMPLERS])
+    def sampler(self, request):
+        return {**GP_SAMPLERS, **OTHER_SAMPLERS}[request.param]
+
+
+class TestRelative(RelativeSamplerTestCase):
+    @pytest.fixture(params=[*GP_SAMPLERS, "random"])
+    def sampler(self, request):
+        return {**GP_SAMPLERS, **OTHER_SAMPLERS}[request.param]
+
+
+def test_every_sampler_of_the_package_is_in_the_suite():
+    public = {
+        name
+        for name in bitscout.samplers.__all__
+        if name.endswith("Sampler") and isinstance(getattr(bitscout.samplers, name), type)
+    }
+    tested = {type(make()).__name__ for make in (GP_SAMPLERS | OTHER_SAMPLERS).values()}
+    assert public == tested
