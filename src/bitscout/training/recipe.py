@@ -198,6 +198,6 @@ class Recipe:
 
 
 def _check_int(name: str, value: int, minimum: int) -> None:
-    if value < minimum:
-        msg = f"`{name}` must be at least {minimum}, got {value}."
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        msg = f"`{name}` must be an integer of at least {minimum}, got {value}."
         raise ConfigError(msg)

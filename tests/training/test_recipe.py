@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+
+from bitscout.errors import ConfigError
+from bitscout.training import Cosine, Recipe, Triangular
+
+progress = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(("at", "share"), [(0, 0), (0.1, 0.4), (0.25, 1), (0.625, 0.5), (1, 0)])
+def test_triangular_values_by_hand(at, share):
+    assert Triangular(0.25)(at) == pytest.approx(share, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("at", "share"), [(0, 1), (1 / 3, 0.75), (0.5, 0.5), (2 / 3, 0.25), (1, 0)]
+)
+def test_cosine_values_by_hand(at, share):
+    assert Cosine()(at) == pytest.approx(share, abs=1e-15)
+
+
+@given(at=progress, warmup=st.floats(0, 0.99))
+def test_schedules_stay_between_zero_and_the_peak(at, warmup):
+    assert 0 <= Triangular(warmup)(at) <= 1
+    assert 0 <= Cosine()(at) <= 1
+
+
+@pytest.mark.parametrize("schedule", [Triangular(0), Triangular(0.2), Triangular(0.9), Cosine()])
+def test_every_schedule_has_half_the_peak_as_its_mean(schedule):
+    area, _ = quad(schedule, 0, 1, points=[0.2, 0.9])
+    assert area == pytest.approx(0.5, abs=1e-9)
+
+
+@given(first=progress, second=progress)
+def test_triangular_falls_after_the_warmup_and_cosine_always(first, second):
+    low, high = sorted((first, second))
+    assert Cosine()(high) <= Cosine()(low)
+    schedule = Triangular(0.2)
+    assert schedule(max(high, 0.2)) <= schedule(max(low, 0.2))
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1.0, float("nan")])
+def test_warmups_out_of_range_are_rejected(warmup):
+    with pytest.raises(ConfigError, match=r"`warmup` must be in \[0, 1\), got"):
+        Recipe(warmup=warmup)
+
+
+@pytest.mark.parametrize("batch_size", [32, 128, 1024])
+def test_the_default_peak_is_linear_in_the_batch_size(batch_size):
+    per_128 = Recipe(batch_size=128).peak_lr
+    assert Recipe(batch_size=batch_size).peak_lr == pytest.approx(per_128 * batch_size / 128)
+
+
+def test_a_given_learning_rate_is_the_peak_whatever_the_batch():
+    assert Recipe(lr=0.03, batch_size=1024).float_phase().peak_lr == 0.03
+
+
+def test_the_phases_carry_what_the_recipe_says():
+    recipe = Recipe(epochs=7, qaft_epochs=3, lr=0.2, qaft_lr_fraction=0.1, warmup=0.3)
+    float_phase, qaft_phase = recipe.float_phase(), recipe.qaft_phase()
+    assert (float_phase.epochs, qaft_phase.epochs) == (7, 3)
+    assert float_phase.peak_lr == 0.2
+    assert qaft_phase.peak_lr == pytest.approx(0.02)
+    assert float_phase.schedule == Triangular(0.3)
+    assert qaft_phase.schedule == Cosine()
+    assert (float_phase.batch_norm, qaft_phase.batch_norm) == ("update", "frozen")
+    assert (float_phase.precision, qaft_phase.precision) == ("mixed", "float32")
+    shared = ("batch_size", "momentum", "weight_decay", "label_smoothing", "flip", "shift")
+    for name in shared:
+        assert getattr(float_phase, name) == getattr(qaft_phase, name) == getattr(recipe, name)
+
+
+def test_a_recipe_is_immutable():
+    with pytest.raises(FrozenInstanceError):
+        Recipe().epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "`epochs` must be an integer of at least 1, got 0"),
+        ("epochs", 2.5, "`epochs` must be an integer of at least 1, got 2.5"),
+        ("epochs", True, "`epochs` must be an integer of at least 1, got True"),
+        ("qaft_epochs", -1, "`qaft_epochs` must be an integer of at least 0, got -1"),
+        ("batch_size", 1, "`batch_size` must be an integer of at least 2, got 1"),
+        ("shift", -1, "`shift` must be an integer of at least 0, got -1"),
+        ("lr", 0.0, "`lr` must be finite and > 0, got 0.0"),
+        ("lr", np.inf, "`lr` must be finite and > 0, got inf"),
+        ("momentum", 1.0, r"`momentum` must be in \(0, 1\), got 1.0"),
+        ("momentum", 0.0, r"`momentum` must be in \(0, 1\), got 0.0"),
+        ("weight_decay", -1e-4, r"`weight_decay` must be in \[0, 1\), got -0.0001"),
+        ("label_smoothing", 1.0, r"`label_smoothing` must be in \[0, 1\), got 1.0"),
+        ("qaft_lr_fraction", 0.0, r"`qaft_lr_fraction` must be in \(0, 1\], got 0.0"),
+        ("qaft_lr_fraction", np.nan, r"`qaft_lr_fraction` must be in \(0, 1\], got nan"),
+    ],
+)
+def test_values_out_of_range_are_rejected(field, value, message):
+    with pytest.raises(ConfigError, match=message):
+        Recipe(**{field: value})
