@@ -2,5 +2,72 @@
 """How tensors become integers: numerics, observers, learned steps, modules, calibration."""
 
 from bitscout.quantization.add import Add
+from bitscout.quantization.calibrate import calibrate
+from bitscout.quantization.config import QuantConfig
+from bitscout.quantization.folding import fold_batch_norm
+from bitscout.quantization.modules import (
+    QuantAdd,
+    QuantAvgPool,
+    QuantConv2d,
+    QuantizedLayer,
+    QuantLinear,
+    QuantModule,
+)
+from bitscout.quantization.numerics import (
+    fake_quantize,
+    fixed_step,
+    integer_range,
+    learned_step,
+)
+from bitscout.quantization.observers import (
+    ActivationObserver,
+    ByWidthObserver,
+    LayerOutputObserver,
+    MaxAbsObserver,
+    MinMaxObserver,
+    MseActivationObserver,
+    MseObserver,
+    PercentileObserver,
+    PowerOfTwoObserver,
+    WeightObserver,
+)
+from bitscout.quantization.prepare import (
+    layer_names,
+    parameter_groups,
+    post_training_quantize,
+    prepare,
+)
+from bitscout.quantization.quantizers import ActivationQuantizer, WeightQuantizer
 
-__all__ = ["Add"]
+__all__ = [
+    "ActivationObserver",
+    "ActivationQuantizer",
+    "Add",
+    "ByWidthObserver",
+    "LayerOutputObserver",
+    "MaxAbsObserver",
+    "MinMaxObserver",
+    "MseActivationObserver",
+    "MseObserver",
+    "PercentileObserver",
+    "PowerOfTwoObserver",
+    "QuantAdd",
+    "QuantAvgPool",
+    "QuantConfig",
+    "QuantConv2d",
+    "QuantLinear",
+    "QuantModule",
+    "QuantizedLayer",
+    "WeightObserver",
+    "WeightQuantizer",
+    "calibrate",
+    "fake_quantize",
+    "fixed_step",
+    "fold_batch_norm",
+    "integer_range",
+    "layer_names",
+    "learned_step",
+    "parameter_groups",
+    "post_training_quantize",
+    "prepare",
+]

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration: all steps and the bias correction in two forward passes, whatever the depth.
+
+The first pass runs the real network and keeps the mean of every layer's output per channel. The
+second runs the quantized one: each module, when its turn comes, sets its steps from the input it
+is given, which already carries the errors of all modules before it, computes its output, moves
+its bias so that the output's mean per channel is the real network's, and passes the corrected
+output on. So every layer is corrected for what truly reaches it, without a pass per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bitscout.errors import ConfigError, DataError
+from bitscout.quantization.flow import evaluating
+from bitscout.quantization.modules import Pass, QuantizedLayer, QuantModule
+
+__all__ = ["calibrate"]
+
+
+@torch.no_grad()
+def calibrate(
+    prepared: nn.Module, batches: Sequence[Tensor], *, bias_correction: bool = True
+) -> None:
+    """Set every step of a prepared network, and correct its biases, in place.
+
+    The batches are joined: every module sees all images at once. Memory is that of one inference
+    on all of them. A layer without a bias gets none, and so is not corrected.
+
+    Args:
+        prepared: Result of `prepare`. Its mode stays; calibration runs in evaluation mode.
+        batches: Images, each of shape ``(N, C, H, W)``, preprocessed as the network expects.
+        bias_correction: Match the mean of each layer's output per channel with the real
+            network's. Only right for weights that were not yet trained quantized.
+
+    Raises:
+        ConfigError: If the network was not prepared.
+        DataError: If there are no images, or values are not finite.
+        TrainingError: Naming the layer with NaN or infinite weights.
+    """
+    modules = [module for module in prepared.modules() if isinstance(module, QuantModule)]
+    if not modules:
+        msg = "There is no quantized module in this network: call `prepare` first."
+        raise ConfigError(msg)
+    images = torch.cat(list(batches)) if len(batches) > 1 else next(iter(batches), torch.empty(0))
+    if not images.numel() or not images.isfinite().all():
+        msg = (
+            f"Calibration needs at least one image and finite values, got {len(batches)} batches "
+            f"with {images.numel()} values."
+        )
+        raise DataError(msg)
+    means: dict[str, Tensor] = {}
+    passes: list[Pass] = [_RealPass(means)] if bias_correction else []
+    passes.append(_QuantizingPass(means))
+    with evaluating(prepared):
+        for current in passes:
+            _run(prepared, modules, current, images)
+
+
+def _run(prepared: nn.Module, modules: list[QuantModule], current: Pass, images: Tensor) -> None:
+    try:
+        for module in modules:
+            module.current_pass = current
+        prepared(images)
+    finally:
+        for module in modules:
+            module.current_pass = None
+
+
+class _RealPass:
+    """Run without quantization, keeping each layer's mean output per channel."""
+
+    def __init__(self, means: dict[str, Tensor]) -> None:
+        self._means = means
+
+    def run(self, module: QuantModule, inputs: tuple[Tensor, ...]) -> Tensor:
+        output = module.real(*inputs)
+        if isinstance(module, QuantizedLayer):
+            self._means[module.name] = _channel_means(module, output)
+        return output
+
+
+class _QuantizingPass:
+    """Set the steps, run quantized, correct the bias towards the kept means."""
+
+    def __init__(self, means: dict[str, Tensor]) -> None:
+        self._means = means
+
+    def run(self, module: QuantModule, inputs: tuple[Tensor, ...]) -> Tensor:
+        module.observe(*inputs)
+        output = module.quantized(*inputs)
+        if not isinstance(module, QuantizedLayer) or module.bias is None:
+            return output
+        wanted = self._means.get(module.name)
+        if wanted is None:
+            return output
+        module.bias.add_((wanted - _channel_means(module, output)).to(module.bias.dtype))
+        module.fit_bias()
+        return module.quantized(*inputs)
+
+
+def _channel_means(layer: QuantizedLayer, output: Tensor) -> Tensor:
+    """Return the mean per output channel in float64, shape ``(C_out,)``."""
+    channel_axis = output.dim() - (3 if layer.weight.dim() == 4 else 1)
+    others = [axis for axis in range(output.dim()) if axis != channel_axis]
+    return output.double().mean(dim=others)
