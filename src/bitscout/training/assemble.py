@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitscout.core import child_rng
-from bitscout.errors import DataError
+from bitscout.errors import ConfigError, DataError
 from bitscout.training.data import ImageData, Split
 from bitscout.training.split import stratified_split, stratified_subset
 
@@ -78,8 +78,12 @@ def assemble(raw: RawDataset, *, validation: float, seed: int, limit: int | None
         Data on the CPU.
 
     Raises:
+        ConfigError: If `limit` is below 1.
         DataError: If the arrays do not have the announced form or cannot be split.
     """
+    if limit is not None and limit < 1:
+        msg = f"`limit` must be at least 1, got {limit}."
+        raise ConfigError(msg)
     train = _checked(raw.train)
     n_classes = _count_classes(train[1], raw)
     if raw.test is not None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ __all__ = ["image_array", "load_imagefolder"]
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _GREY = ("L", "1")
 _COLOUR = ("RGB", "RGBA", "P", "PA", "LA", "CMYK", "YCbCr")
+Images = list[NDArray[np.uint8]]
 
 
 def load_imagefolder(root: Path, *, resize: int | None = None) -> RawDataset:
@@ -26,7 +26,7 @@ def load_imagefolder(root: Path, *, resize: int | None = None) -> RawDataset:
     Classes are the folders of ``train``, in alphabetical order. ``root/test`` is the test part.
     Without it ``root/val`` is (as is customary where the test labels are secret), and without
     both it is carved out; with both, ``root/val`` is the validation part. Images are grey if all
-    training images are, else RGB (transparency is dropped). Hidden files and files with other
+    of them are, else RGB (transparency is dropped). Hidden files and files with other
     suffixes are not read.
 
     Args:
@@ -46,18 +46,19 @@ def load_imagefolder(root: Path, *, resize: int | None = None) -> RawDataset:
         msg = f"Expected a folder {root / 'train'} with one folder per class. Check `path`."
         raise DataError(msg)
     classes = _class_folders(root / "train")
-    train = _read_part(root / "train", classes, resize)
-    given = {
-        name: _read_part(root / name, classes, resize)
-        for name in ("val", "test")
-        if (root / name).is_dir()
+    names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
+    read = {name: _read_part(root / name, classes, resize) for name in names}
+    is_grey = all(image.ndim == 2 for images, _ in read.values() for image in images)
+    parts = {
+        name: LabelledArrays(_stack(images, is_grey), np.asarray(labels), str(root / name))
+        for name, (images, labels) in read.items()
     }
-    test = given.pop("test", None) or given.pop("val", None)
+    test = parts.get("test") or parts.pop("val", None)
     return RawDataset(
         name=root.resolve().name,
-        train=train,
+        train=parts["train"],
         test=test,
-        val=given.get("val"),
+        val=parts.get("val"),
         class_names=tuple(classes),
     )
 
@@ -84,12 +85,12 @@ def _class_folders(part: Path) -> list[str]:
     return classes
 
 
-def _read_part(part: Path, classes: list[str], resize: int | None) -> LabelledArrays:
+def _read_part(part: Path, classes: list[str], resize: int | None) -> tuple[Images, list[int]]:
     unknown = sorted(set(_class_folders(part)) - set(classes))
     if unknown:
         msg = f"{part} has classes that train has not: {', '.join(unknown)}."
         raise DataError(msg)
-    images: list[NDArray[np.uint8]] = []
+    images: Images = []
     labels: list[int] = []
     first: Path | None = None
     for label, name in enumerate(classes):
@@ -108,7 +109,7 @@ def _read_part(part: Path, classes: list[str], resize: int | None) -> LabelledAr
                 raise DataError(msg)
             images.append(image)
         labels += [label] * len(files)
-    return LabelledArrays(_stack(images), np.asarray(labels), str(part))
+    return images, labels
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -133,8 +134,8 @@ def _read_image(file: Path, resize: int | None) -> NDArray[np.uint8]:
         raise DataError(msg) from error
 
 
-def _stack(images: list[NDArray[np.uint8]]) -> NDArray[Any]:
-    if all(image.ndim == 2 for image in images):
+def _stack(images: Images, is_grey: bool) -> NDArray[np.uint8]:
+    if is_grey:
         return np.stack(images)
     colour = [
         np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image for image in images

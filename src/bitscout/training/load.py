@@ -80,9 +80,6 @@ def load_dataset(
         hint = f" Did you mean {near[0]!r}?" if near else ""
         msg = f"Unknown dataset {name!r}; expected one of {', '.join(DATASETS)}.{hint}"
         raise ConfigError(msg)
-    if limit is not None and limit < 1:
-        msg = f"`limit` must be at least 1, got {limit}."
-        raise ConfigError(msg)
     raw = _load(name, _Source(None if path is None else Path(path), resize))
     return assemble(raw, validation=validation, seed=seed, limit=limit)
 

@@ -197,7 +197,7 @@ class Recipe:
         )
 
 
-def _check_int(name: str, value: int, minimum: int) -> None:
+def _check_int(name: str, value: object, minimum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         msg = f"`{name}` must be an integer of at least {minimum}, got {value}."
         raise ConfigError(msg)

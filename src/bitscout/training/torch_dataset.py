@@ -93,7 +93,9 @@ def _pair(item: object, what: str) -> tuple[NDArray[np.uint8], int]:
 
 
 def _label(label: object, what: str) -> int:
-    value = label.item() if isinstance(label, Tensor | np.generic) and label.size else label
+    value = label
+    if isinstance(label, np.generic) or (isinstance(label, Tensor) and label.numel() == 1):
+        value = label.item()
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"{what}: expected an integer label, got {label!r}."
         raise DataError(msg)
