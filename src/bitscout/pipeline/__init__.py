@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Composition: configuration, evaluation, search, final training and results of a run."""
 
+from bitscout.pipeline.api import search
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory, next_free_directory
 from bitscout.pipeline.events import (
@@ -14,13 +15,16 @@ from bitscout.pipeline.events import (
     TrialStarted,
     ignore_events,
 )
+from bitscout.pipeline.explain import ExplainReport, explain
 from bitscout.pipeline.load import dump_config, load_config, make_config, preset_names, preset_text
 from bitscout.pipeline.records import FinalRecord, TrialRecord
 from bitscout.pipeline.results import RunResult, load_result
+from bitscout.pipeline.run import resume_search, run_search
 from bitscout.pipeline.verdict import Verdict
 
 __all__ = [
     "Event",
+    "ExplainReport",
     "FinalFinished",
     "FinalRecord",
     "FinalStarted",
@@ -35,6 +39,7 @@ __all__ = [
     "TrialStarted",
     "Verdict",
     "dump_config",
+    "explain",
     "ignore_events",
     "load_config",
     "load_result",
@@ -42,4 +47,7 @@ __all__ = [
     "next_free_directory",
     "preset_names",
     "preset_text",
+    "resume_search",
+    "run_search",
+    "search",
 ]

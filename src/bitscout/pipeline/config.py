@@ -70,29 +70,38 @@ class SpaceConfig(_Section):
         bits: Weight bit-widths to choose from, ascending; one value fixes them.
         act_bits: Bit-width of every activation.
         channel_divisor: Channels are rounded to multiples of this: 8, or 1 for exact widths.
+        kernels: Kernel sizes of the depthwise convolutions, ascending.
+        expansions: Expansion factors of blocks 2 to 7, ascending.
+        repetitions: Repetitions of blocks 2 to 6, ascending; 0 leaves a block out.
+        filters: Filters of the last convolution, ascending.
     """
 
     name: Literal["bomp", "custom"] = "bomp"
     widths: Literal["cifar10", "cifar100"] | list[PositiveFloat] = "cifar10"
-    bits: Annotated[list[BitWidth], Field(min_length=1)] = [4, 5, 6, 7, 8]
+    bits: list[BitWidth] = [4, 5, 6, 7, 8]
     act_bits: BitWidth = 8
-    channel_divisor: Literal[1, 8] = 8
+    channel_divisor: PositiveInt = 8
+    kernels: list[int] = [2, 3, 4, 5, 6, 7]
+    expansions: list[int] = [1, 2, 3, 4, 5, 6]
+    repetitions: list[int] = [0, 1, 2, 3, 4, 5]
+    filters: list[int] = [128, 256, 512, 1024, 1280]
 
 
 class SearcherConfig(_Section):
     """Who chooses.
 
     Attributes:
-        name: ``bomp`` (Gaussian process, UCB), ``random``, or a sampler of Optuna: ``tpe``,
-            ``gp``, ``nsga2``.
+        name: ``bomp`` (Gaussian process, UCB), ``random``, or a sampler of Optuna at its
+            defaults: ``tpe``, ``gp``, ``nsga2``, ``nsga3``.
         surrogate: Model of ``bomp``: ``paper``, ``edit-distance`` or ``scaled``.
         n_trials: Candidates to evaluate, infeasible and failed ones included.
-        n_startup_trials: Random candidates before the model is asked, the seed network included.
+        n_startup_trials: Candidates before ``bomp`` asks its model: the seed network and random
+            ones.
         batch: Candidates proposed together; the history depends on it.
         beta: Weight of the posterior standard deviation in UCB.
     """
 
-    name: Literal["bomp", "random", "tpe", "gp", "nsga2"] = "bomp"
+    name: Literal["bomp", "random", "tpe", "gp", "nsga2", "nsga3"] = "bomp"
     surrogate: Literal["paper", "edit-distance", "scaled"] = "paper"
     n_trials: PositiveInt = 100
     n_startup_trials: PositiveInt = 10
@@ -178,14 +187,16 @@ class TrainingConfig(_Section):
         qaft_epochs: Epochs of quantization-aware fine-tuning; 0 judges after calibration alone.
         batch_size: Images a step.
         lr: Peak learning rate; null takes 0.1 * batch_size / 128.
-        augment: Flip and shift training images; null asks the data set (digits: shift only).
+        flip: Mirror training images; null leaves it to the data set (digits: no).
+        shift: Shift training images by up to this many pixels; null is an eighth of the edge.
     """
 
     epochs: PositiveInt = 20
     qaft_epochs: NonNegativeInt = 1
     batch_size: PositiveInt = 128
     lr: PositiveFloat | None = None
-    augment: bool | None = None
+    flip: bool | None = None
+    shift: NonNegativeInt | None = None
 
 
 class FinalConfig(_Section):
@@ -204,19 +215,23 @@ class FinalConfig(_Section):
 
 
 class QuantizationConfig(_Section):
-    """How tensors become integers.
+    """How tensors become integers; null takes the measured default.
 
     Attributes:
-        observer: Rule for the weights' scale: ``auto`` (measured choice per bit-width),
-            ``minmax``, ``percentile``, ``mse`` or ``output``.
+        weight_observer: Rule for the weights' steps: ``auto`` (the measured choice for each
+            bit-width), ``max-abs``, ``mse``, ``layer-output`` or ``power-of-two``.
+        act_observer: Rule for the activations' steps: ``min-max``, ``percentile`` or ``mse``.
         bias_correction: Match the mean output of every layer on the calibration images.
-        learned_steps: Learn step sizes during fine-tuning (LSQ); null takes the measured default.
-        calibration_images: Training images seen during calibration.
+        learn_weight_steps: Learn the weights' steps during fine-tuning (LSQ).
+        learn_act_steps: Learn the activations' steps during fine-tuning (LSQ).
+        calibration_images: Training images shown to the observers.
     """
 
-    observer: Literal["auto", "minmax", "percentile", "mse", "output"] = "auto"
+    weight_observer: Literal["auto", "max-abs", "mse", "layer-output", "power-of-two"] = "auto"
+    act_observer: Literal["min-max", "percentile", "mse"] = "min-max"
     bias_correction: bool = True
-    learned_steps: bool | None = None
+    learn_weight_steps: bool | None = None
+    learn_act_steps: bool | None = None
     calibration_images: PositiveInt = 512
 
 

@@ -28,6 +28,7 @@ CONFIG, DATASET, ENVIRONMENT, JOURNAL, DONE = (
     "study.journal",
     "done.json",
 )
+LOCK = ".lock"
 
 
 class RunDirectory:
@@ -111,7 +112,7 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             msg = f"{self.path} is a file. Give a directory that does not exist yet as --out."
             raise RunError(msg)
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir()):
             msg = (
                 f"{self.path} exists, is not empty and is not a run. Nothing was written; give "
                 "a directory that does not exist yet as --out."
@@ -127,7 +128,7 @@ class RunDirectory:
         """
         with write_errors_explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
+            lock = FileLock(self.path / LOCK)
             try:
                 lock.acquire(timeout=0)
             except Timeout as error:

@@ -16,7 +16,15 @@ from pydantic import BaseModel, ValidationError
 from bitscout.errors import ConfigError
 from bitscout.pipeline.config import RunConfig
 
-__all__ = ["dump_config", "load_config", "make_config", "preset_names", "preset_text"]
+__all__ = [
+    "dump_config",
+    "load_config",
+    "make_config",
+    "preset_document",
+    "preset_names",
+    "preset_text",
+    "set_key",
+]
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,6 +60,15 @@ def preset_text(name: str) -> str:
         )
         raise ConfigError(msg)
     return (resources.files("bitscout") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_document(name: str) -> dict[str, Any]:
+    """Return preset `name` as a plain document, to be changed and checked.
+
+    Raises:
+        ConfigError: If there is no such preset.
+    """
+    return _parse_yaml(preset_text(name), name)
 
 
 def load_config(source: str | Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -112,20 +129,29 @@ def _parse_yaml(text: str, source: str) -> dict[str, Any]:
     return document
 
 
+def set_key(document: dict[str, Any], path: str, value: object) -> None:
+    """Set ``section.key`` of a nested document, making sections that are not there.
+
+    Raises:
+        ConfigError: If a part of `path` before the last is a value, not a section.
+    """
+    *parents, leaf = path.strip().split(".")
+    section = document
+    for parent in parents:
+        inner = section.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            msg = f"Cannot set `{path}`: `{parent}` is a value, not a section."
+            raise ConfigError(msg)
+        section = inner
+    section[leaf] = value
+
+
 def _apply_setting(document: dict[str, Any], setting: str) -> None:
     key, equals, value = setting.partition("=")
     if not equals or not key:
         msg = f"--set expects key.path=value, for instance training.epochs=5; got {setting!r}."
         raise ConfigError(msg)
-    *parents, leaf = key.strip().split(".")
-    section = document
-    for parent in parents:
-        inner = section.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            msg = f"--set {setting}: {parent!r} is a value, not a section."
-            raise ConfigError(msg)
-        section = inner
-    section[leaf] = _parse_yaml(f"value: {value}", f"--set {setting}")["value"]
+    set_key(document, key, _parse_yaml(f"value: {value}", f"--set {setting}")["value"])
 
 
 def _explain(entry: dict[str, Any]) -> str:

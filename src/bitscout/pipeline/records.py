@@ -68,7 +68,8 @@ class FinalRecord:
     Attributes:
         name: Name of its directory: the trial number, or the baseline's name.
         label: What it is, for a person: ``trial 7``, ``seed network, uniform 8 bit``.
-        number: The trial it comes from; `None` for a baseline that was never a trial.
+        number: The trial it is, or, for the uniform baseline, whose architecture it has; `None`
+            for the seed network's baselines.
         candidate: Architecture and policy.
         metrics: Measured and computed quantities, ``test_accuracy`` among them.
         float_accuracy: Validation accuracy before quantization.

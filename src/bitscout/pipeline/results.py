@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
 from bitscout.core import METRIC_DIRECTIONS, FrontObjective, hypervolume_2d, pareto_mask
+from bitscout.errors import RunError
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.journal import read_records
 from bitscout.pipeline.load import load_config
 from bitscout.pipeline.records import FinalRecord, TrialRecord
+from bitscout.pipeline.reload import reload_network
 from bitscout.pipeline.verdict import Verdict, judge
+from bitscout.space import SearchSpace
 
 __all__ = ["RunResult", "best_trial", "front_metrics", "front_numbers", "load_result"]
 
@@ -72,6 +76,27 @@ class RunResult:
         """Whether any searched network beats any baseline; `None` before both exist."""
         verdicts = self.verdicts
         return any(v.outcome == "won" for v in verdicts) if verdicts else None
+
+    def load(self, name: str | int, *, space: SearchSpace | None = None) -> nn.Module:
+        """Return a final network or baseline, fake-quantized, in evaluation mode, on the CPU.
+
+        Its input is ``(N, C, H, W)``, normalized: ``(pixels / 255 - mean) / std`` with ``mean``
+        and ``std`` of `dataset`.
+
+        Args:
+            name: The ``name`` of a final network or baseline; a trial number for the former.
+            space: The run's space, where that was handed over in Python.
+
+        Raises:
+            RunError: If there is no such network.
+            DataError: If its weights are missing or damaged.
+        """
+        records = {record.name: record for record in (*self.final, *self.baselines)}
+        if str(name) not in records:
+            known = ", ".join(records) or "none yet"
+            msg = f"{self.directory} has no final network {str(name)!r}. It has: {known}."
+            raise RunError(msg)
+        return reload_network(self.directory, records[str(name)], self.config, self.dataset, space)
 
     def counts(self) -> dict[str, int]:
         """Return how many trials ended in each way."""

@@ -66,8 +66,10 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """Compare every baseline with the searched networks.
 
-    The rival is the most accurate network no larger than the baseline; where all are larger, the
-    smallest of them.
+    A baseline made from a searched network (its architecture at a uniform width) is compared with
+    that network: is the mixture worth it? For the others the rival is the most accurate network
+    no larger than the baseline; where all are larger, the smallest of them. A searched network
+    that is the baseline itself is no rival, unless there is no other.
 
     Args:
         final: Searched networks with ``test_accuracy`` and ``size_bytes``.
@@ -81,12 +83,7 @@ def judge(
 
 
 def _judge_one(final: Sequence[FinalRecord], baseline: FinalRecord, n_test: int) -> Verdict:
-    smaller = [record for record in final if _size(record) <= _size(baseline)]
-    rival = (
-        max(smaller, key=lambda record: (_accuracy(record), -_size(record)))
-        if smaller
-        else min(final, key=_size)
-    )
+    rival = _rival(final, baseline)
     gain, ratio = _accuracy(rival) - _accuracy(baseline), _size(rival) / _size(baseline)
     if gain >= 0 and ratio <= 1 and (gain > 0 or ratio < 1):
         outcome: Literal["won", "lost", "open"] = "won"
@@ -102,6 +99,16 @@ def _judge_one(final: Sequence[FinalRecord], baseline: FinalRecord, n_test: int)
         size_ratio=ratio,
         standard_error=_standard_error(_accuracy(rival), _accuracy(baseline), n_test),
     )
+
+
+def _rival(final: Sequence[FinalRecord], baseline: FinalRecord) -> FinalRecord:
+    if baseline.number is not None:
+        return next(record for record in final if record.number == baseline.number)
+    others = [record for record in final if record.candidate != baseline.candidate] or final
+    smaller = [record for record in others if _size(record) <= _size(baseline)]
+    if not smaller:
+        return min(others, key=_size)
+    return max(smaller, key=lambda record: (_accuracy(record), -_size(record)))
 
 
 def _standard_error(first: float, second: float, n_test: int) -> float:

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python API: a search in one call, and trained networks back from its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from bitscout.core import child_seed
+from bitscout.errors import ConfigError
+from bitscout.pipeline.config import RunConfig
+from bitscout.pipeline.directory import next_free_directory
+from bitscout.pipeline.events import Listener, ignore_events
+from bitscout.pipeline.load import make_config, preset_document, set_key
+from bitscout.pipeline.results import RunResult
+from bitscout.pipeline.run import resume_search, run_search
+from bitscout.space import SearchSpace
+from bitscout.training import ImageData, from_dataset
+
+__all__ = ["search"]
+
+
+def search(
+    preset: str | None = None,
+    *,
+    space: SearchSpace | Mapping[str, Any] | str | None = None,
+    data: ImageData | Dataset[Any] | Mapping[str, Any] | str | None = None,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    listener: Listener = ignore_events,
+) -> RunResult:
+    """Search small quantized networks and train the best of them.
+
+    Args:
+        preset: A preset to start from; every key not set elsewhere comes from it.
+        space: A `SearchSpace`, a name, or the ``space`` section of a configuration.
+        data: An `ImageData`, a torch `Dataset` of training images, a name, or the ``dataset``
+            section of a configuration.
+        out: The run directory; by default ``runs/<name>``, or the next free number.
+        settings: Other keys by their path, ``{"searcher.n_trials": 20, "seed": 1}``.
+        resume: Go on with the run in `out`; only `space` and `data` objects are looked at then.
+        listener: Told of every trial, network and epoch.
+
+    Returns:
+        The run: its trials, its front, its final networks and baselines.
+
+    Raises:
+        ConfigError: If a key or value is not allowed.
+        DataError: If the data cannot be loaded.
+        RunError: If `out` cannot be used.
+        InfeasibleError: If no candidate fits the budget.
+    """
+    space_object = space if isinstance(space, SearchSpace) else None
+    document = preset_document(preset) if preset is not None else {}
+    for key, value in (("space", space), ("dataset", data)):
+        section = _section(value)
+        if section is not None:
+            document[key] = section
+    for path, value in (settings or {}).items():
+        set_key(document, path, value)
+    config = make_config(document, source="bitscout.search")
+    data_object = _data_object(data, config)
+    if resume:
+        if out is None:
+            msg = "`resume` needs `out`, the directory of the run to go on with; got None."
+            raise ConfigError(msg)
+        return resume_search(out, space=space_object, data=data_object, listener=listener)
+    directory = next_free_directory(Path("runs"), config.name) if out is None else Path(out)
+    return run_search(config, directory, space=space_object, data=data_object, listener=listener)
+
+
+def _section(value: object) -> dict[str, Any] | None:
+    """Return the configuration section that `value` stands for; `None` keeps what is there."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {"name": "custom"}
+
+
+def _data_object(data: object, config: RunConfig) -> ImageData | None:
+    if data is None or isinstance(data, str | Mapping | ImageData):
+        return data if isinstance(data, ImageData) else None
+    if not isinstance(data, Dataset):
+        msg = (
+            "`data` must be a name, a mapping, an ImageData or a torch Dataset, got "
+            f"{type(data).__name__}."
+        )
+        raise ConfigError(msg)
+    return from_dataset(
+        data,
+        validation=config.dataset.validation,
+        seed=child_seed(config.seed, "split"),
+        limit=config.dataset.limit,
+    )

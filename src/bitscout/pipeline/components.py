@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to the objects a run works with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.samplers import BaseSampler
+
+from bitscout.core import Budget, Objective, child_seed
+from bitscout.errors import ConfigError
+from bitscout.pipeline.config import FinalConfig, RunConfig, TrainingConfig
+from bitscout.pipeline.evaluate import EvaluationPlan
+from bitscout.pipeline.hooks import NetworkDescriber, space_hooks
+from bitscout.quantization import (
+    ActivationObserver,
+    LayerOutputObserver,
+    MaxAbsObserver,
+    MinMaxObserver,
+    MseActivationObserver,
+    MseObserver,
+    PercentileObserver,
+    PowerOfTwoObserver,
+    QuantConfig,
+    WeightObserver,
+)
+from bitscout.samplers import (
+    EditDistanceSurrogate,
+    GaussianProcessSampler,
+    PaperSurrogate,
+    RandomSearchSampler,
+    ScaledSurrogate,
+    Surrogate,
+    optuna_sampler,
+)
+from bitscout.space import BompSpace, SearchSpace
+from bitscout.training import ImageData, Recipe, load_dataset
+
+__all__ = [
+    "Components",
+    "build_components",
+    "build_plan",
+    "build_quantization",
+    "build_sampler",
+    "build_space",
+    "choose_device",
+    "describe_data",
+    "load_data",
+]
+
+WEIGHT_OBSERVERS: Mapping[str, Callable[[], WeightObserver]] = {
+    "max-abs": MaxAbsObserver,
+    "mse": MseObserver,
+    "layer-output": LayerOutputObserver,
+    "power-of-two": PowerOfTwoObserver,
+}
+ACT_OBSERVERS: Mapping[str, Callable[[], ActivationObserver]] = {
+    "min-max": MinMaxObserver,
+    "percentile": PercentileObserver,
+    "mse": MseActivationObserver,
+}
+
+
+@dataclass(frozen=True)
+class Components:
+    """The objects of one run.
+
+    Attributes:
+        config: Where they come from.
+        data: The whole data set, on the device; only final networks may see its test split.
+        space: What may be chosen.
+        objective: What is better.
+        budget: What a candidate may cost.
+        device: Where to compute.
+    """
+
+    config: RunConfig
+    data: ImageData
+    space: SearchSpace
+    objective: Objective
+    budget: Budget
+    device: torch.device
+
+
+def build_components(
+    config: RunConfig, *, space: SearchSpace | None = None, data: ImageData | None = None
+) -> Components:
+    """Load the data and build everything else.
+
+    Args:
+        config: The configuration.
+        space: Used instead of the one `config` describes, where that says ``custom``.
+        data: Likewise.
+
+    Raises:
+        ConfigError: If ``custom`` is named without an object, or the device is not there.
+        DataError: If the data cannot be loaded.
+    """
+    device = choose_device(config.device)
+    data = load_data(config) if data is None else data
+    return Components(
+        config=config,
+        data=data.to(device),
+        space=build_space(config, data.input_shape, data.n_classes) if space is None else space,
+        objective=config.objective.build(),
+        budget=config.budget.build(),
+        device=device,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; ``auto`` is CUDA where there is a GPU.
+
+    Raises:
+        ConfigError: If CUDA is asked for and absent.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        msg = "`device` is cuda, but PyTorch finds no GPU here. Use --device cpu or auto."
+        raise ConfigError(msg)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def load_data(config: RunConfig) -> ImageData:
+    """Return the data set of the configuration, on the CPU.
+
+    Raises:
+        ConfigError: If it was handed over in Python and is not here now.
+        DataError: If it is missing, damaged, or not of the announced form.
+    """
+    dataset = config.dataset
+    if dataset.name == "custom":
+        msg = (
+            "`dataset.name` is custom: the data was handed over in Python. Hand it over again: "
+            "bitscout.search(..., data=..., resume=True)."
+        )
+        raise ConfigError(msg)
+    return load_dataset(
+        dataset.name,
+        dataset.path,
+        validation=dataset.validation,
+        seed=child_seed(config.seed, "split"),
+        limit=dataset.limit,
+        resize=dataset.resize,
+    )
+
+
+def build_space(
+    config: RunConfig, input_shape: tuple[int, int, int], n_classes: int
+) -> SearchSpace:
+    """Return the space of the configuration for images of this shape.
+
+    Raises:
+        ConfigError: If it was handed over in Python and is not here now, or is empty.
+    """
+    section = config.space
+    if section.name == "custom":
+        msg = (
+            "`space.name` is custom: the space was handed over in Python. Hand it over again: "
+            "bitscout.search(space=..., resume=True)."
+        )
+        raise ConfigError(msg)
+    widths = section.widths if isinstance(section.widths, str) else tuple(section.widths)
+    return BompSpace(
+        widths=widths,
+        input_shape=input_shape,
+        n_classes=n_classes,
+        channel_divisor=section.channel_divisor,
+        bits=tuple(section.bits),
+        act_bits=section.act_bits,
+        kernels=tuple(section.kernels),
+        expansions=tuple(section.expansions),
+        repetitions=tuple(section.repetitions),
+        filters=tuple(section.filters),
+    )
+
+
+def build_plan(components: Components, training: TrainingConfig | FinalConfig) -> EvaluationPlan:
+    """Return how candidates (``config.training``) or final networks (``config.final``) train.
+
+    Batch size, learning rate and augmentation are those of the search in both.
+    """
+    config = components.config
+    common = config.training
+    recipe = Recipe(
+        epochs=training.epochs,
+        qaft_epochs=training.qaft_epochs,
+        batch_size=common.batch_size,
+        lr=common.lr,
+        flip=common.flip,
+        shift=common.shift,
+    )
+    return EvaluationPlan(
+        recipe=recipe,
+        quantization=build_quantization(config),
+        calibration_images=config.quantization.calibration_images,
+        device=components.device,
+    )
+
+
+def build_quantization(config: RunConfig) -> QuantConfig:
+    """Return the quantizers these keys describe; keys left null keep `QuantConfig`'s default."""
+    section = config.quantization
+    chosen = QuantConfig(
+        act_observer=ACT_OBSERVERS[section.act_observer](),
+        bias_correction=section.bias_correction,
+    )
+    if section.weight_observer != "auto":
+        chosen = replace(chosen, weight_observer=WEIGHT_OBSERVERS[section.weight_observer]())
+    if section.learn_weight_steps is not None:
+        chosen = replace(chosen, learn_weight_steps=section.learn_weight_steps)
+    if section.learn_act_steps is not None:
+        chosen = replace(chosen, learn_act_steps=section.learn_act_steps)
+    return chosen
+
+
+def build_sampler(components: Components) -> BaseSampler:
+    """Return the searcher. Its proposals depend on (seed, trial, history) alone."""
+    section = components.config.searcher
+    seed = child_seed(components.config.seed, "sampler")
+    hooks = space_hooks(components.space, components.objective, components.budget)
+    if section.name == "random":
+        return RandomSearchSampler(seed=seed, hooks=hooks)
+    if section.name != "bomp":
+        return optuna_sampler(section.name, seed)
+    surrogate: Surrogate
+    if section.surrogate == "scaled":
+        surrogate = ScaledSurrogate()
+    else:
+        # The paper models the whole score, not the accuracy alone.
+        hooks = replace(hooks, known_term=None)
+        if section.surrogate == "paper":
+            surrogate = PaperSurrogate()
+        else:
+            surrogate = EditDistanceSurrogate(NetworkDescriber(components.space))
+    return GaussianProcessSampler(
+        surrogate,
+        n_startup_trials=section.n_startup_trials,
+        beta=section.beta,
+        seed=seed,
+        hooks=hooks,
+    )
+
+
+def describe_data(data: ImageData) -> dict[str, Any]:
+    """Return the document ``dataset.json``: what loading a network back needs, and a fingerprint.
+
+    The fingerprint is a SHA-256 over the images and labels of all three splits.
+    """
+    digest = hashlib.sha256()
+    sizes = {}
+    for name in ("train", "val", "test"):
+        split = data.split(name)
+        digest.update(np.ascontiguousarray(split.images.cpu().numpy()).tobytes())
+        digest.update(split.labels.cpu().numpy().tobytes())
+        sizes[f"n_{name}"] = len(split)
+    return {
+        "name": data.name,
+        "input_shape": list(data.input_shape),
+        "n_classes": data.n_classes,
+        "class_names": list(data.class_names) if data.class_names else None,
+        **sizes,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "fingerprint": digest.hexdigest()[:16],
+    }

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run from its first to its last file, and its continuation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+
+from bitscout.errors import RunError
+from bitscout.pipeline.components import Components, build_components, describe_data
+from bitscout.pipeline.config import RunConfig
+from bitscout.pipeline.directory import RunDirectory
+from bitscout.pipeline.environment import describe_environment
+from bitscout.pipeline.events import Listener, ignore_events
+from bitscout.pipeline.finalize import finalize
+from bitscout.pipeline.load import dump_config, load_config
+from bitscout.pipeline.results import RunResult, load_result
+from bitscout.pipeline.search import run_trials
+from bitscout.space import SearchSpace
+from bitscout.training import ImageData
+
+__all__ = ["resume_search", "run_search"]
+
+
+def run_search(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    space: SearchSpace | None = None,
+    data: ImageData | None = None,
+    listener: Listener = ignore_events,
+) -> RunResult:
+    """Search, train the front and the baselines, and leave everything in `out`.
+
+    Nothing is written before the configuration, the data and the space are known to be good.
+
+    Args:
+        config: What to do.
+        out: A directory that does not exist yet, or is empty.
+        space: Where ``config.space.name`` is ``custom``.
+        data: Where ``config.dataset.name`` is ``custom``.
+        listener: Told of every trial, network and epoch.
+
+    Raises:
+        RunError: If `out` holds something, or cannot be written.
+        ConfigError: If the configuration cannot be carried out here.
+        DataError: If the data cannot be loaded.
+        InfeasibleError: If no candidate fits the budget.
+    """
+    run = RunDirectory(out)
+    run.check_is_free()
+    components = build_components(config, space=space, data=data)
+    with run.lock():
+        run.check_is_free()
+        run.write_json(run.dataset, describe_data(components.data))
+        run.write_json(run.environment, describe_environment(components.device))
+        run.write_text(run.config, dump_config(config))  # Last: this makes it a run.
+        _carry_on(components, run, listener)
+    return load_result(run.path)
+
+
+def resume_search(
+    directory: str | Path,
+    *,
+    space: SearchSpace | None = None,
+    data: ImageData | None = None,
+    listener: Listener = ignore_events,
+) -> RunResult:
+    """Go on where a run was interrupted; a run that is complete is returned as it is.
+
+    Args:
+        directory: The run.
+        space: The space it was started with, where that was handed over in Python.
+        data: The data it was started with, likewise.
+        listener: Told of every trial, network and epoch.
+
+    Raises:
+        RunError: If the directory is no run, or the data is not what the run was started with.
+    """
+    run = RunDirectory(directory)
+    run.check_is_run()
+    if run.done.is_file():
+        return load_result(run.path)
+    config = load_config(run.config)
+    components = build_components(config, space=space, data=data)
+    _check_same_data(run, components)
+    with run.lock():
+        _carry_on(components, run, listener)
+    return load_result(run.path)
+
+
+def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> None:
+    start = perf_counter()
+    history = run_trials(components, run, listener)
+    searched = perf_counter()
+    finalize(components, run, history, listener)
+    run.write_json(
+        run.done,
+        {"last_search_seconds": searched - start, "last_final_seconds": perf_counter() - searched},
+    )
+
+
+def _check_same_data(run: RunDirectory, components: Components) -> None:
+    recorded, now = run.read_json(run.dataset), describe_data(components.data)
+    if recorded["fingerprint"] != now["fingerprint"]:
+        msg = (
+            f"The data has changed since {run.path} was started: fingerprint "
+            f"{recorded['fingerprint']} then, {now['fingerprint']} now. A run goes on with the "
+            "data it began with; start a new one."
+        )
+        raise RunError(msg)
