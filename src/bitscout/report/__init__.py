@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run found, for people: one self-contained page, and tables for the terminal."""
+
+from bitscout.report.page import render_report, write_report
+from bitscout.report.tables import front_table, networks_table, show_run, verdict_lines
+
+__all__ = [
+    "front_table",
+    "networks_table",
+    "render_report",
+    "show_run",
+    "verdict_lines",
+    "write_report",
+]

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The curves behind the charts, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, floor, log10
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitscout.core import BompScore, hypervolume_2d, pareto_mask
+from bitscout.pipeline import TrialRecord
+
+__all__ = [
+    "best_so_far",
+    "equal_score_accuracy",
+    "log_ticks",
+    "lowest_usual",
+    "running_hypervolume",
+]
+
+Array = NDArray[np.float64]
+
+
+def best_so_far(values: Sequence[float]) -> list[float]:
+    """Return the largest value up to each place.
+
+    Example:
+        >>> best_so_far([1.0, 3.0, 2.0])
+        [1.0, 3.0, 3.0]
+    """
+    return np.maximum.accumulate(np.asarray(values, dtype=float)).tolist() if values else []
+
+
+def equal_score_accuracy(objective: BompScore, score: float, size_bytes: Array) -> Array:
+    """Return the accuracy that gives `score` at each size: Eq. (1) solved for the accuracy.
+
+    Args:
+        objective: The references of the score.
+        score: The score to hold.
+        size_bytes: Sizes, > 1/8, any shape.
+
+    Returns:
+        Fractions of the same shape; outside ``[0, 1]`` where no accuracy reaches the score.
+    """
+    return objective.ref_accuracy * (score - objective.ref_size / np.log10(8 * size_bytes))
+
+
+def running_hypervolume(complete: Sequence[TrialRecord]) -> list[float]:
+    """Return the hypervolume in (error, log10 bits) after each trial.
+
+    The reference point is that of `RunResult.hypervolume`, taken from the whole history, so that
+    the curve never falls and ends at that number. Costs O(n * front).
+
+    Args:
+        complete: Evaluated trials in the order of their numbers.
+    """
+    if len(complete) < 2:
+        return [0.0] * len(complete)
+    points = np.array(
+        [
+            (1 - trial.metrics["val_accuracy"], log10(8 * trial.metrics["size_bytes"]))
+            for trial in complete
+            if trial.metrics is not None
+        ]
+    )
+    reference = np.array([1.0, points[:, 1].max()])
+    front, volumes = np.empty((0, 2)), []
+    for point in points:
+        front = np.vstack((front, point))
+        front = front[pareto_mask(front)]
+        volumes.append(hypervolume_2d(front, reference))
+    return volumes
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the numbers 1, 2 and 5 times a power of ten in ``[low, high]``, both > 0.
+
+    Example:
+        >>> log_ticks(0.4, 12)
+        [0.5, 1.0, 2.0, 5.0, 10.0]
+    """
+    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+    ticks = (float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5))
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def lowest_usual(values: Sequence[float]) -> float:
+    """Return the smallest value within 1.5 interquartile ranges of the lower quartile.
+
+    Where an axis starts: candidates that learned nothing would squeeze all others into a line.
+    (Tukey's lower fence.)
+
+    Args:
+        values: At least one.
+
+    Example:
+        >>> lowest_usual([0.1, 0.93, 0.94, 0.95, 0.96])
+        0.93
+    """
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(min(value for value in values if value >= low - 1.5 * (high - low)))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the search went on, trial by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bitscout.pipeline import RunResult
+from bitscout.report.chart_style import LAYOUT, Chart, axis
+from bitscout.report.curves import best_so_far, lowest_usual, running_hypervolume
+
+__all__ = ["hypervolume_chart", "score_chart"]
+
+
+def score_chart(result: RunResult) -> Chart:
+    """Return every trial's score, or accuracy where there is no score, and the best so far."""
+    complete = result.complete
+    has_score = result.config.objective.score is not None
+    if has_score:
+        values = [trial.values[0] for trial in complete]
+    else:
+        values = [100 * t.metrics["val_accuracy"] for t in complete if t.metrics]
+    numbers = [trial.number for trial in complete]
+    what = "score" if has_score else "accuracy in %"
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": numbers,
+            "y": values,
+            "name": "trial",
+            "marker": {"color": "--faint", "size": 6},
+            "hovertemplate": "trial %{x}: %{y:.4g}<extra></extra>",
+        },
+        _step_trace(numbers, best_so_far(values), "best so far"),
+    ]
+    layout = _layout(what)
+    if values:
+        low, high = lowest_usual(values), max(values)
+        margin = 0.06 * (high - low) or 0.1
+        layout["yaxis"]["range"] = [low - margin, high + margin]
+    return {"data": data, "layout": layout}
+
+
+def hypervolume_chart(result: RunResult) -> Chart:
+    """Return the hypervolume of the front after each trial."""
+    numbers = [trial.number for trial in result.complete]
+    trace = _step_trace(numbers, running_hypervolume(result.complete), "hypervolume")
+    return {"data": [trace], "layout": _layout("hypervolume")}
+
+
+def _step_trace(x: Sequence[int], y: Sequence[float], name: str) -> Chart:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(x),
+        "y": list(y),
+        "name": name,
+        "line": {"shape": "hv", "width": 2, "color": "--final"},
+        "hovertemplate": "after trial %{x}: %{y:.4g}<extra></extra>",
+    }
+
+
+def _layout(what: str) -> Chart:
+    return {"xaxis": {**axis("trial"), "rangemode": "nonnegative"}, "yaxis": axis(what), **LAYOUT}

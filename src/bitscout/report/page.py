@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One self-contained page about a run: no network, no other file, any modern browser."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from bitscout.pipeline import RunDirectory, RunResult, TrialRecord, dump_config
+from bitscout.report.bit_map import bit_map
+from bitscout.report.front_chart import (
+    accuracy_size_chart,
+    baseline_symbols,
+    hidden_below,
+)
+from bitscout.report.headline import headline, state_sentence, verdict_summary
+from bitscout.report.history_charts import hypervolume_chart, score_chart
+from bitscout.report.rows import format_count, format_size, network_row
+
+__all__ = ["render_report", "write_report"]
+
+# Rows of the table of trials without a result; all of them are in the page's JSON.
+MAX_LISTED_TRIALS = 200
+
+
+def write_report(result: RunResult, path: str | Path) -> Path:
+    """Write the page about `result` to `path`, completely or not at all.
+
+    Args:
+        result: A run in any state: nothing evaluated yet, unfinished, or complete.
+        path: File to write; replaced if it exists.
+
+    Returns:
+        `path`.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
+    path = Path(path)
+    RunDirectory(path.parent).write_text(path, render_report(result))
+    return path
+
+
+def render_report(result: RunResult) -> str:
+    """Return the page as HTML.
+
+    It holds plotly.js (4.8 MB) and every datum, and forbids itself by its content security
+    policy to load anything. Without scripts all but the charts can be read.
+    """
+    page: str = _template().render(
+        result=result,
+        headline=headline(result),
+        state=state_sentence(result),
+        verdict_summary=verdict_summary(result),
+        final=[network_row(record, result) for record in result.final],
+        baselines=[network_row(record, result) for record in result.baselines],
+        bit_map=bit_map(result),
+        hidden_below=hidden_below(result)[1],
+        baseline_symbols=baseline_symbols(result),
+        without_result=_without_result(result),
+        max_listed=MAX_LISTED_TRIALS,
+        config_yaml=dump_config(result.config),
+        environment=_flatten(result.environment),
+        dataset=_flatten(result.dataset),
+        commands=_commands(result),
+        format_size=format_size,
+        format_count=format_count,
+        charts_json=_script_json(
+            {
+                "accuracy-size": accuracy_size_chart(result),
+                "score": score_chart(result),
+                "hypervolume": hypervolume_chart(result),
+            }
+        ),
+        result_json=_script_json(result.to_json()),
+        plotly_js=Markup(get_plotlyjs()),  # trusted: plotly's own file
+    )
+    return page
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("bitscout.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+def _script_json(document: object) -> Markup:
+    r"""Return JSON that is safe inside a script element: no `<` that could end or open one."""
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _without_result(result: RunResult) -> list[TrialRecord]:
+    return [trial for trial in result.trials if trial.outcome in ("failed", "infeasible")]
+
+
+def _flatten(document: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """Return dotted keys and values as text."""
+    rows = []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            rows += _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            rows.append((prefix + key, ", ".join(str(item) for item in value)))
+        else:
+            rows.append((prefix + key, str(value)))
+    return rows
+
+
+def _commands(result: RunResult) -> list[tuple[str, str]]:
+    """Return what to run to go on with this run or to repeat it, with the reason."""
+    directory = shlex.quote(str(result.directory))
+    again = shlex.quote(f"{result.directory}-again")
+    config = shlex.quote(str(result.directory / "config.yaml"))
+    commands = [("Repeat the run", f"bitscout search {config} --out {again}")]
+    if result.state != "complete":
+        commands.insert(0, ("Go on with the run", f"bitscout resume {directory}"))
+    return [*commands, ("Look at it in the terminal", f"bitscout show {directory}")]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same facts for the terminal, as rich tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bitscout.pipeline import RunResult
+from bitscout.report.headline import state_sentence, verdict_summary
+from bitscout.report.rows import NetworkRow, network_row, trial_row
+
+__all__ = ["front_table", "networks_table", "show_run", "verdict_lines"]
+
+OUTCOME_STYLES = {"won": "green", "open": "yellow", "lost": "red"}
+
+
+def networks_table(result: RunResult) -> Table:
+    """Return the table of final networks and baselines."""
+    table = _table("Final networks and baselines")
+    table.add_column("test %", justify="right", no_wrap=True)
+    table.add_column("val. %", justify="right", no_wrap=True)
+    table.add_column("float %", justify="right", no_wrap=True)
+    _add_common_columns(table)
+    for rows in (result.final, result.baselines):
+        for row in (network_row(record, result) for record in rows):
+            cells = (row.size, row.test, row.validation, row.floating, row.bits, row.macs)
+            table.add_row(_label(row), *cells, style="bold" if row.is_best else "")
+        table.add_section()
+    return table
+
+
+def front_table(result: RunResult) -> Table:
+    """Return the table of the front of the search, as judged during it."""
+    table = _table("Front of the search")
+    table.add_column("val. %", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    _add_common_columns(table)
+    by_number = {trial.number: trial for trial in result.complete}
+    for trial in (by_number[number] for number in result.pareto_front):
+        row = trial_row(trial)
+        score = f"{trial.score:.4f}" if trial.score is not None else "–"
+        table.add_row(_label(row), row.size, row.validation, score, row.bits, row.macs)
+    return table
+
+
+def verdict_lines(result: RunResult) -> list[Text]:
+    """Return whether the search was worth it: a summary, then a line for every baseline."""
+    summary = verdict_summary(result)
+    if summary is None:
+        return []
+    lines = [Text(summary, style="bold")]
+    for verdict in result.verdicts:
+        style = OUTCOME_STYLES[verdict.outcome]
+        lines.append(Text.assemble((f"  {verdict.outcome:<5}", style), verdict.sentence()))
+    return lines
+
+
+def show_run(result: RunResult) -> RenderableType:
+    """Return everything ``bitscout show`` prints about a run."""
+    parts: list[RenderableType] = [
+        Text.assemble((result.config.name, "bold"), f"  {result.directory}"),
+        Text(state_sentence(result)),
+    ]
+    if result.pareto_front:
+        parts += ["", front_table(result)]
+    if result.final or result.baselines:
+        parts += ["", networks_table(result)]
+    parts += _spaced(verdict_lines(result))
+    return Group(*parts)
+
+
+def _spaced(lines: Iterable[Text]) -> list[RenderableType]:
+    lines = list(lines)
+    return ["", *lines] if lines else []
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("network", overflow="fold")
+    table.add_column("kB", justify="right", no_wrap=True)
+    return table
+
+
+def _add_common_columns(table: Table) -> None:
+    table.add_column("weight bits", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+
+
+def _label(row: NetworkRow) -> Text:
+    return Text(f"{row.label} *" if row.is_best else row.label)

@@ -1,0 +1,36 @@
+(() => {
+  "use strict";
+  const charts = JSON.parse(document.getElementById("bitscout-charts").textContent);
+  const narrow = () => window.innerWidth < 736;
+
+  // Colours come as names of CSS variables; see chart_style.py.
+  const coloured = (value, style) => {
+    if (typeof value === "string") return value.startsWith("--") ? style.getPropertyValue(value).trim() : value;
+    if (Array.isArray(value)) return value.map((item) => coloured(item, style));
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
+    return value;
+  };
+
+  const draw = () => {
+    const style = getComputedStyle(document.documentElement);
+    const family = getComputedStyle(document.body).fontFamily;
+    for (const [name, chart] of Object.entries(charts)) {
+      const element = document.getElementById(`chart-${name}`);
+      if (!element) continue;
+      const { data, layout } = coloured(chart, style);
+      const ink = style.getPropertyValue("--ink").trim();
+      const page = style.getPropertyValue("--page").trim();
+      Object.assign(layout, {
+        paper_bgcolor: page, plot_bgcolor: page, autosize: true,
+        font: { family, size: 13, color: ink },
+        hoverlabel: { bgcolor: page, bordercolor: ink, font: { family, size: 13, color: ink }, align: "left" },
+        // A finger scrolls the page; it must not be caught by the chart.
+        dragmode: narrow() ? false : "zoom",
+      });
+      Plotly.react(element, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+    }
+  };
+  draw();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+})();

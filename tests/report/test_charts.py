@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The charts show what the run holds."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bitscout.report.front_chart import accuracy_size_chart, baseline_symbols, hidden_below
+from bitscout.report.history_charts import hypervolume_chart, score_chart
+
+
+def traces_in(chart, **marks):
+    found = []
+    for trace in chart["data"]:
+        flat = {**trace, **{f"marker_{k}": v for k, v in trace.get("marker", {}).items()}}
+        flat |= {f"line_{k}": v for k, v in trace.get("line", {}).items()}
+        if all(flat.get(key) == value for key, value in marks.items()):
+            found.append(trace)
+    return found
+
+
+def candidates_in(chart):
+    (trace,) = [t for t in chart["data"] if "colorscale" in t.get("marker", {})]
+    return trace
+
+
+def test_candidates_stand_at_size_and_validation_accuracy_coloured_by_number(complete):
+    trace = candidates_in(accuracy_size_chart(complete))
+    trials = complete.complete
+    assert trace["x"] == [t.metrics.size_bytes / 1000 for t in trials]
+    assert trace["y"] == [100 * t.metrics.val_accuracy for t in trials]
+    assert trace["marker"]["color"] == [t.number for t in trials]
+    assert trace["marker"]["colorscale"] == [[0, "--early"], [1, "--late"]]
+    assert f"<b>trial {trials[0].number}</b> {trials[0].candidate.digest}" in trace["text"][0]
+    assert "bits " in trace["text"][0]
+
+
+def test_final_networks_stand_at_their_test_accuracy_linked_to_their_candidates(complete):
+    chart = accuracy_size_chart(complete)
+    (finals,) = traces_in(chart, marker_color="--final")
+    assert finals["y"] == [100 * r.metrics.test_accuracy for r in complete.final]
+    (links,) = traces_in(chart, line_color="--final", mode="lines")
+    assert len(links["x"]) == 3 * len(complete.final)
+    record = complete.final[1]
+    trial = complete.trials[record.number]
+    assert links["x"][3:6] == [
+        trial.metrics.size_bytes / 1000,
+        record.metrics.size_bytes / 1000,
+        None,
+    ]
+    assert links["y"][3:5] == [
+        100 * trial.metrics.val_accuracy,
+        100 * record.metrics.test_accuracy,
+    ]
+
+
+def test_baselines_have_different_markers_and_none_is_missing(complete):
+    chart = accuracy_size_chart(complete)
+    baselines = traces_in(chart, marker_color="--baseline")
+    assert [t["y"] for t in baselines] == [
+        [100 * r.metrics.test_accuracy] for r in complete.baselines
+    ]
+    assert len({t["marker"]["symbol"] for t in baselines}) == len(complete.baselines) == 3
+    assert len({character for _, _, character in baseline_symbols(complete)}) == 3
+
+
+def test_score_lines_lie_in_the_visible_part_and_have_their_score(complete):
+    chart = accuracy_size_chart(complete)
+    lines = traces_in(chart, line_dash="dot")
+    assert len(lines) == 5
+    objective = complete.config.objective.build()
+    low, high = chart["layout"]["yaxis"]["range"]
+    for line in lines:
+        label = float(line["text"][-1])
+        score = objective.score(line["y"][-1] / 100, 8000 * line["x"][-1])
+        assert label == pytest.approx(score, abs=0.005)
+        assert low <= min(line["y"])
+        assert max(line["y"]) <= min(high, 100)
+
+
+def test_a_front_of_several_metrics_has_no_score_lines(runs):
+    assert traces_in(accuracy_size_chart(runs["front"]), line_dash="dot") == []
+
+
+def test_the_front_line_joins_the_front_of_the_search(complete):
+    (front,) = traces_in(accuracy_size_chart(complete), line_shape="hv")
+    assert front["x"] == [
+        complete.trials[n].metrics.size_bytes / 1000 for n in complete.pareto_front
+    ]
+
+
+def test_the_axes_show_all_but_the_candidates_counted_as_hidden(complete):
+    layout = accuracy_size_chart(complete)["layout"]
+    start, n_hidden = hidden_below(complete)
+    accuracies = np.array([t.metrics.val_accuracy for t in complete.complete])
+    assert n_hidden == (accuracies < start).sum() == 2
+    assert layout["yaxis"]["range"][0] < 100 * start
+    shown = [r.metrics.test_accuracy for r in (*complete.final, *complete.baselines)]
+    assert layout["yaxis"]["range"][0] < 100 * min(shown)
+    sizes = [t.metrics.size_bytes / 1000 for t in complete.complete]
+    left, right = layout["xaxis"]["range"]
+    assert 10**left < min(sizes)
+    assert max(sizes) < 10**right
+
+
+def test_a_baseline_that_learned_nothing_is_shown_all_the_same(complete):
+    poor = dataclasses.replace(
+        complete.baselines[0],
+        metrics=dataclasses.replace(complete.baselines[0].metrics, test_accuracy=0.05),
+    )
+    result = dataclasses.replace(complete, baselines=(poor,))
+    assert hidden_below(result) == (0.05, 0)
+
+
+def test_one_trial_is_enough_for_every_chart(make_result):
+    result = make_result(n_finished=1)
+    assert len(result.complete) == 1
+    assert candidates_in(accuracy_size_chart(result))["x"]
+    assert score_chart(result)["data"][1]["y"] == [result.complete[0].score]
+    assert hypervolume_chart(result)["data"][0]["y"] == [0.0]
+
+
+def test_the_score_chart_shows_scores_and_a_front_run_accuracies(complete, runs):
+    points, best = score_chart(complete)["data"]
+    assert points["y"] == [t.score for t in complete.complete]
+    assert best["y"][-1] == complete.best.score
+    points, best = score_chart(runs["front"])["data"]
+    assert points["y"] == [100 * t.metrics.val_accuracy for t in runs["front"].complete]
+    assert best["y"][-1] == max(points["y"])

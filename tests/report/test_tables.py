@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables in a terminal of the usual width."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from bitscout.report import front_table, networks_table, show_run, verdict_lines
+
+
+def printed(renderable, width=80):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_network_and_its_figures_fit_the_terminal(complete, width):
+    text = printed(networks_table(complete), width)
+    assert max(map(len, text.splitlines())) <= width
+    words = " ".join(text.split())
+    for record in (*complete.final, *complete.baselines):
+        assert f"{100 * record.metrics.test_accuracy:.1f} ±" in words
+    assert "…" not in text
+
+
+def test_the_best_network_is_marked_once(complete):
+    assert printed(networks_table(complete), 120).count(" *") == 1
+
+
+def test_the_front_is_listed_in_its_order_with_scores(complete):
+    text = printed(front_table(complete), 120)
+    places = [text.index(f"trial {number} ") for number in complete.pareto_front]
+    assert places == sorted(places)
+    assert f"{complete.best.score:.4f}" in text
+
+
+def test_the_front_of_several_metrics_has_no_score(runs):
+    assert "–" in printed(front_table(runs["front"]), 120)
+
+
+def test_verdicts_come_with_their_summary(complete, runs):
+    lines = [line.plain for line in verdict_lines(complete)]
+    assert len(lines) == 1 + len(complete.verdicts)
+    assert lines[1].split(maxsplit=1) == [
+        complete.verdicts[0].outcome,
+        complete.verdicts[0].sentence(),
+    ]
+    assert verdict_lines(runs["unfinished"]) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "titles"),
+    [
+        ("empty", []),
+        ("unfinished", ["Front of the search"]),
+        ("complete", ["Front of the search", "Final networks and baselines"]),
+    ],
+)
+def test_show_has_a_table_for_whatever_exists(runs, state, titles):
+    text = printed(show_run(runs[state]))
+    assert [t for t in ("Front of the search", "Final networks and baselines") if t in text] == (
+        titles
+    )
+    assert "runs/quickstart" in text
+
+
+def test_brackets_in_paths_and_labels_are_text_and_not_markup(complete):
+    from pathlib import Path
+
+    baseline = dataclasses.replace(complete.baselines[0], label="[red]x[/red]")
+    result = dataclasses.replace(complete, directory=Path("runs/[bold]"), baselines=(baseline,))
+    text = printed(show_run(result), 120)
+    assert "runs/[bold]" in text
+    assert "[red]x[/red]" in text
