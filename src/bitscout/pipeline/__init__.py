@@ -15,7 +15,7 @@ from bitscout.pipeline.events import (
     TrialStarted,
     ignore_events,
 )
-from bitscout.pipeline.explain import ExplainReport, explain
+from bitscout.pipeline.explanation import ExplainReport, explain
 from bitscout.pipeline.load import dump_config, load_config, make_config, preset_names, preset_text
 from bitscout.pipeline.records import FinalRecord, TrialRecord
 from bitscout.pipeline.results import RunResult, load_result

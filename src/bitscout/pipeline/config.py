@@ -113,7 +113,7 @@ class ObjectiveConfig(_Section):
     """What is better: one score, or a front.
 
     Attributes:
-        score: ``bomp``, Eq. (1) of BOMP-NAS; null with `front`.
+        score: ``bomp``, Eq. (1) of BOMP-NAS; a `front` replaces it.
         ref_accuracy: Reference accuracy of the score, a fraction.
         ref_size: Reference of log10(bits) of the score.
         front: Metrics optimized at once instead of the score, for instance
@@ -129,10 +129,10 @@ class ObjectiveConfig(_Section):
     @classmethod
     def _front_replaces_score(cls, data: object) -> object:
         if isinstance(data, dict) and data.get("front") is not None:
-            if data.get("score") is not None:
-                msg = "give either `score` or `front`, not both"
-                raise ValueError(msg)
             return {**data, "score": None}
+        if isinstance(data, dict) and data.get("score", "bomp") is None:
+            msg = "nothing to optimize: name a `score` or a `front`"
+            raise ValueError(msg)
         return data
 
     @field_validator("front")

@@ -55,7 +55,7 @@ def preset_text(name: str) -> str:
     """
     if name not in preset_names():
         msg = (
-            f"There is no preset {name!r}{_nearest(name, preset_names())}. "
+            f"There is no preset {name!r}{_nearest(name, preset_names())} "
             f"Presets: {', '.join(preset_names())}; or give the path of a .yaml file."
         )
         raise ConfigError(msg)
@@ -162,7 +162,7 @@ def _explain(entry: dict[str, Any]) -> str:
     if entry["type"] == "extra_forbidden":
         known = _keys_of(path[:-1])
         near = _nearest(path[-1], known)
-        return f"`{key}` is not a key{near}. Known here: {', '.join(known)}."
+        return f"`{key}` is not a key{near} Known here: {', '.join(known)}."
     message = str(entry["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"`{key}`: {message}; got {entry['input']!r}."
@@ -182,8 +182,9 @@ def _keys_of(path: Iterable[str]) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
+    """Return the end of a sentence: a question that names the nearest name, or a full stop."""
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean `{matches[0]}`?" if matches else ""
+    return f"; did you mean `{matches[0]}`?" if matches else "."
 
 
 def _os_reason(error: OSError | UnicodeDecodeError) -> str:

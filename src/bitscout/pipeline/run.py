@@ -12,10 +12,10 @@ from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.environment import describe_environment
 from bitscout.pipeline.events import Listener, ignore_events
-from bitscout.pipeline.finalize import finalize
+from bitscout.pipeline.finals import finalize
 from bitscout.pipeline.load import dump_config, load_config
 from bitscout.pipeline.results import RunResult, load_result
-from bitscout.pipeline.search import run_trials
+from bitscout.pipeline.trials import run_trials
 from bitscout.space import SearchSpace
 from bitscout.training import ImageData
 

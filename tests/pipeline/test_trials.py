@@ -1,0 +1,246 @@
+"""The loop: what is recorded, what costs no training, and that nothing but the journal matters."""
+
+import numpy as np
+import pytest
+
+from bitscout.errors import InfeasibleError, RunError
+from bitscout.pipeline import (
+    FinalFinished,
+    RunDirectory,
+    TrialFinished,
+    TrialStarted,
+    load_result,
+    resume_search,
+    run_search,
+)
+
+
+def history(result):
+    """What must be equal for equal seeds: everything but the clock."""
+    return [
+        (trial.number, trial.outcome, trial.candidate.digest, trial.metrics, trial.values)
+        for trial in result.trials
+    ]
+
+
+def finals(result):
+    return [
+        (record.name, record.candidate.digest, record.metrics)
+        for record in (*result.final, *result.baselines)
+    ]
+
+
+@pytest.mark.parametrize(
+    "searcher",
+    [
+        {"name": "bomp", "surrogate": "paper"},
+        {"name": "bomp", "surrogate": "edit-distance"},
+        {"name": "bomp", "surrogate": "scaled"},
+        {"name": "bomp", "surrogate": "scaled", "batch": 3},
+        {"name": "random"},
+        {"name": "tpe"},
+        {"name": "gp"},
+        {"name": "nsga2"},
+    ],
+    ids=lambda searcher: "-".join(map(str, searcher.values())),
+)
+def test_history_is_the_same_twice_and_after_interruptions(
+    searcher, make_tiny_config, fake_training, tmp_path
+):
+    config = make_tiny_config(searcher=searcher)
+    straight = run_search(config, tmp_path / "straight")
+    assert [trial.number for trial in straight.trials] == list(range(8))
+
+    fake_training.crash_on = {len(fake_training.calls) + k for k in (0, 3, 4, 9, 12)}
+    with pytest.raises(KeyboardInterrupt):
+        run_search(config, tmp_path / "broken")
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            resume_search(tmp_path / "broken")
+    resumed = resume_search(tmp_path / "broken")
+
+    assert history(resumed) == history(straight)
+    assert finals(resumed) == finals(straight)
+    assert resumed.pareto_front == straight.pareto_front
+    assert resumed.state == "complete"
+
+
+def test_first_trial_is_the_seed_network(make_tiny_config, fake_training, tmp_path):
+    result = run_search(make_tiny_config(), tmp_path)
+    from bitscout.pipeline.components import build_components
+
+    space = build_components(make_tiny_config()).space
+    assert result.trials[0].candidate == space.candidate(space.seed_values())
+
+
+def test_bomp_never_repeats_a_candidate_and_different_seeds_differ(
+    make_tiny_config, fake_training, tmp_path
+):
+    digests = {}
+    for seed in (0, 1):
+        config = make_tiny_config(seed=seed, searcher={"n_trials": 20})
+        result = run_search(config, tmp_path / str(seed))
+        digests[seed] = [trial.candidate.digest for trial in result.trials]
+        assert len(set(digests[seed])) == 20
+        assert all(trial.duplicate_of is None for trial in result.trials)
+    assert digests[0][1:] != digests[1][1:]
+
+
+def test_failed_trials_keep_their_reason_and_the_search_goes_on(
+    make_tiny_config, fake_training, tmp_path
+):
+    fake_training.fail_on = {1, 4}
+    result = run_search(make_tiny_config(), tmp_path)
+    assert result.counts() == {"complete": 6, "failed": 2, "infeasible": 0}
+    failed = [trial for trial in result.trials if trial.outcome == "failed"]
+    assert [trial.number for trial in failed] == [1, 4]
+    assert all(trial.reason == "Training diverged: the loss is nan." for trial in failed)
+    assert all(trial.metrics["size_bytes"] > 0 and trial.values == () for trial in failed)
+    assert not set(result.pareto_front) & {1, 4}
+
+
+def test_a_search_that_only_fails_stops_after_ten_trials(
+    make_tiny_config, fake_training, tmp_path
+):
+    fake_training.fail_on = set(range(100))
+    with pytest.raises(RunError, match=r"first 10 trials all failed.*loss is nan"):
+        run_search(make_tiny_config(searcher={"n_trials": 30}), tmp_path)
+    assert len(fake_training.calls) == 10
+    assert load_result(tmp_path).counts()["failed"] == 10
+
+
+def test_candidates_over_budget_cost_no_training_and_keep_their_reason(
+    make_tiny_config, fake_training, tmp_path
+):
+    config = make_tiny_config(searcher={"name": "nsga2", "n_trials": 30}, budget={"size_kb": 3})
+    started = []
+    result = run_search(config, tmp_path, listener=lambda e: started.append(e))
+    over = [trial for trial in result.trials if trial.outcome == "infeasible"]
+    assert 0 < len(over) < 30
+    assert all("over the budget of 3" in trial.reason for trial in over)
+    assert all(trial.metrics["size_bytes"] > 3000 for trial in over)
+    trained = {event.number for event in started if isinstance(event, TrialStarted)}
+    assert not trained & {trial.number for trial in over}
+    assert all(result.trials[n].metrics["size_bytes"] <= 3000 for n in result.pareto_front)
+
+
+def test_bomp_proposes_within_the_budget_after_the_seed(make_tiny_config, fake_training, tmp_path):
+    config = make_tiny_config(searcher={"n_trials": 12}, budget={"size_kb": 3})
+    result = run_search(config, tmp_path)
+    assert [trial.outcome for trial in result.trials[1:]] == ["complete"] * 11
+
+
+def test_impossible_budget_ends_with_the_smallest_size_found(
+    make_tiny_config, fake_training, tmp_path
+):
+    config = make_tiny_config(budget={"size_kb": 0.001})
+    with pytest.raises(InfeasibleError, match=r"None of 8 candidates.*smallest has .* kB"):
+        run_search(config, tmp_path)
+    assert fake_training.calls == []
+    assert InfeasibleError.exit_code == 3
+
+
+def test_repeated_candidates_share_the_first_result(make_tiny_config, fake_training, tmp_path):
+    # Optuna's NSGA-II repeats itself on 128 points.
+    config = make_tiny_config(searcher={"name": "nsga2", "n_trials": 60})
+    result = run_search(config, tmp_path)
+    repeated = [trial for trial in result.trials if trial.duplicate_of is not None]
+    assert repeated
+    for trial in repeated:
+        first = result.trials[trial.duplicate_of]
+        assert first.duplicate_of is None
+        assert (trial.candidate, trial.metrics) == (first.candidate, first.metrics)
+    n_finals = len(result.final) + len(result.baselines)
+    assert len(fake_training.calls) == 60 - len(repeated) + n_finals
+
+
+def test_score_of_every_trial_is_equation_1(make_tiny_config, fake_training, tmp_path):
+    result = run_search(make_tiny_config(), tmp_path)
+    for trial in result.trials:
+        accuracy, size = trial.metrics["val_accuracy"], trial.metrics["size_bytes"]
+        assert trial.score == pytest.approx(accuracy / 0.8 + 8 / np.log10(8 * size), rel=1e-12)
+
+
+def test_several_objectives_give_a_front_in_all_of_them(make_tiny_config, fake_training, tmp_path):
+    config = make_tiny_config(
+        objective={"front": ["accuracy", "size_bytes", "macs"]}, searcher={"n_trials": 12}
+    )
+    result = run_search(config, tmp_path)
+    assert all(len(trial.values) == 3 and trial.score is None for trial in result.trials)
+    rows = {
+        t.number: (-t.metrics["val_accuracy"], t.metrics["size_bytes"], t.metrics["macs"])
+        for t in result.trials
+    }
+    for number, row in rows.items():
+        dominated = any(
+            all(a <= b for a, b in zip(other, row, strict=True)) and other != row
+            for other in rows.values()
+        )
+        assert (number in result.pareto_front) == (not dominated)
+
+
+def test_every_event_is_told_in_order(make_tiny_config, fake_training, tmp_path):
+    events = []
+    result = run_search(make_tiny_config(), tmp_path, listener=events.append)
+    finished = [event.record for event in events if isinstance(event, TrialFinished)]
+    assert [record.number for record in finished] == list(range(8))
+    assert [r.candidate for r in finished] == [t.candidate for t in result.trials]
+    n_final = sum(isinstance(event, FinalFinished) for event in events)
+    assert n_final == len(result.final) + len(result.baselines)
+
+
+def test_a_complete_run_is_not_run_again(make_tiny_config, fake_training, tmp_path):
+    first = run_search(make_tiny_config(), tmp_path)
+    calls = len(fake_training.calls)
+    assert resume_search(tmp_path).to_json() == first.to_json()
+    assert len(fake_training.calls) == calls
+
+
+def test_a_run_is_not_started_over_another(make_tiny_config, fake_training, tmp_path):
+    run_search(make_tiny_config(), tmp_path)
+    with pytest.raises(RunError, match="already holds a run"):
+        run_search(make_tiny_config(seed=1), tmp_path)
+
+
+def test_a_run_goes_on_with_its_own_data_only(make_tiny_config, fake_training, tmp_path):
+    fake_training.crash_on = {2}
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_tiny_config(), tmp_path)
+    run = RunDirectory(tmp_path)
+    recorded = run.read_json(run.dataset)
+    run.write_json(run.dataset, {**recorded, "fingerprint": "0" * 16})
+    with pytest.raises(RunError, match="data has changed since"):
+        resume_search(tmp_path)
+
+
+def test_a_run_can_be_read_while_it_searches(make_tiny_config, fake_training, tmp_path):
+    seen = []
+
+    def look(event):
+        if isinstance(event, TrialFinished):
+            seen.append((load_result(tmp_path).state, len(load_result(tmp_path).complete)))
+
+    run_search(make_tiny_config(), tmp_path, listener=look)
+    assert seen == [("searching", n) for n in range(1, 8)] + [("finalizing", 8)]
+
+
+def test_a_full_disk_keeps_what_is_finished(
+    make_tiny_config, fake_training, tmp_path, monkeypatch
+):
+    from optuna.storages.journal import JournalFileBackend
+
+    original = JournalFileBackend.append_logs
+    written = []
+
+    def append_logs(self, logs):
+        written.append(logs)
+        if len(written) == 60:
+            raise OSError(28, "No space left on device")
+        original(self, logs)
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", append_logs)
+    with pytest.raises(RunError, match=r"Cannot write .*study\.journal: No space left"):
+        run_search(make_tiny_config(), tmp_path / "full")
+    monkeypatch.undo()
+    kept = load_result(tmp_path / "full").complete
+    assert 0 < len(kept) < 8
