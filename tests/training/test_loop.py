@@ -164,6 +164,58 @@ def test_weights_decay_but_biases_batch_norms_and_steps_do_not(make_data):
     assert (model.conv.weight.abs() < before["conv.weight"].abs()).all()
 
 
+def test_qaft_bounds_the_gradient_and_float_training_does_not(make_data):
+    data = make_data(n=16, n_classes=4)
+
+    def moved(phase):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+        nn.init.constant_(model[1].weight, 0.0)
+        before = model[1].weight.detach().clone(), model[1].bias.detach().clone()
+        # A hundred times the loss has a hundred times the gradient.
+        model[1].register_forward_hook(lambda _module, _inputs, logits: 100 * logits)
+        train(model, data, phase, seed=0, device="cpu")
+        after = model[1].weight.detach(), model[1].bias.detach()
+        changes = [(a - b).flatten() for a, b in zip(after, before, strict=True)]
+        return float(torch.cat(changes).norm())
+
+    recipe = replace(QUIET, lr=1.0, qaft_lr_fraction=1.0)
+    # The only step is at half the cosine; Nesterov's first step is 1.9 times the gradient.
+    assert moved(recipe.qaft_phase()) == pytest.approx(0.5 * 1.9 * 1.0, rel=1e-5)
+    assert moved(recipe.float_phase()) > 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "mirrored"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_the_recipe_overrides_what_the_data_set_says_of_mirror_images(
+    make_data, asked, known, mirrored
+):
+    data = make_data(n=32, shape=(1, 4, 4), n_classes=2, flip=known)
+    ramp = torch.arange(4, dtype=torch.uint8).expand(32, 1, 4, 4)
+    data = replace(data, train=Split(ramp, data.train.labels))
+    model = Recorder()
+    phase = replace(QUIET, flip=asked, batch_size=32).float_phase()
+    train(model, data, phase, seed=0, device="cpu")
+    assert (len(model.seen[0].unique()) > 1) == mirrored
+
+
+@pytest.mark.parametrize(("shift", "n_distances"), [(None, 2), (0, 1), (2, 3)])
+def test_shifts_are_an_eighth_of_the_edge_unless_the_recipe_says_otherwise(
+    make_data, shift, n_distances
+):
+    data = make_data(n=256, shape=(1, 8, 8), n_classes=2)
+    # Any row with any column of the first three has a sum of its own.
+    column = torch.tensor([100, 90, 81, 0, 0, 0, 0, 0], dtype=torch.uint8).view(1, 1, 8, 1)
+    row = torch.tensor([60, 33, 7, 0, 0, 0, 0, 0], dtype=torch.uint8).view(1, 1, 1, 8)
+    data = replace(data, train=Split((column + row).repeat(256, 1, 1, 1), data.train.labels))
+    model = Recorder()
+    phase = replace(QUIET, shift=shift, batch_size=256).float_phase()
+    train(model, data, phase, seed=0, device="cpu")
+    # Reflection makes a shift by +d and one by -d alike at the corner pixel.
+    assert len(model.seen[0].unique()) == n_distances**2
+
+
 def test_frozen_parameters_stay(make_net, make_data):
     model = make_net(n_classes=4)
     model[0].weight.requires_grad_(False)
