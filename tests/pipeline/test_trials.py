@@ -13,6 +13,8 @@ from bitscout.pipeline import (
     resume_search,
     run_search,
 )
+from bitscout.pipeline.components import build_components
+from bitscout.pipeline.journal_file import ExclusiveJournalFile
 
 
 def history(result):
@@ -67,8 +69,6 @@ def test_history_is_the_same_twice_and_after_interruptions(
 
 def test_first_trial_is_the_seed_network(make_tiny_config, fake_training, tmp_path):
     result = run_search(make_tiny_config(), tmp_path)
-    from bitscout.pipeline.components import build_components
-
     space = build_components(make_tiny_config()).space
     assert result.trials[0].candidate == space.candidate(space.seed_values())
 
@@ -227,9 +227,7 @@ def test_a_run_can_be_read_while_it_searches(make_tiny_config, fake_training, tm
 def test_a_full_disk_keeps_what_is_finished(
     make_tiny_config, fake_training, tmp_path, monkeypatch
 ):
-    from optuna.storages.journal import JournalFileBackend
-
-    original = JournalFileBackend.append_logs
+    original = ExclusiveJournalFile.append_logs
     written = []
 
     def append_logs(self, logs):
@@ -238,7 +236,7 @@ def test_a_full_disk_keeps_what_is_finished(
             raise OSError(28, "No space left on device")
         original(self, logs)
 
-    monkeypatch.setattr(JournalFileBackend, "append_logs", append_logs)
+    monkeypatch.setattr(ExclusiveJournalFile, "append_logs", append_logs)
     with pytest.raises(RunError, match=r"Cannot write .*study\.journal: No space left"):
         run_search(make_tiny_config(), tmp_path / "full")
     monkeypatch.undo()

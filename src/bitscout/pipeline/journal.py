@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from bitscout.core import METRIC_DIRECTIONS, Candidate, FrontObjective, Metrics, Objective
 from bitscout.errors import RunError
 from bitscout.pipeline.directory import write_errors_explained
+from bitscout.pipeline.journal_file import ExclusiveJournalFile
 from bitscout.pipeline.records import TrialRecord
 
 __all__ = ["Journal", "read_records"]
@@ -28,9 +29,7 @@ RECORD = "record"  # The one user attribute of every finished trial.
 class Journal:
     """The study of one run, open for writing.
 
-    The caller holds the run's lock. A process that was killed may have left Optuna's own lock
-    behind and half a line at the end of the file; both are removed on opening, since nobody else
-    can be writing and Optuna would wait 30 s for the first and append to the second.
+    The caller holds the run's lock; close the journal when done with it.
 
     Args:
         path: The journal; created where there is none.
@@ -45,11 +44,9 @@ class Journal:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._path = path
         with write_errors_explained(path):
-            for stale in path.parent.glob(f"{path.name}.lock*"):
-                stale.unlink(missing_ok=True)
-            _drop_partial_line(path)
+            self._file = ExclusiveJournalFile(path)
             try:
-                self._storage = JournalStorage(JournalFileBackend(str(path)))
+                self._storage = JournalStorage(self._file)
                 self.study: Study = optuna.create_study(
                     storage=self._storage,
                     study_name=STUDY_NAME,
@@ -104,6 +101,11 @@ class Journal:
                 self.study.tell(trial, list(record.values))
             else:
                 self.study.tell(trial, state=TrialState.FAIL)
+            self._file.sync()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def read_records(path: Path) -> list[TrialRecord]:
@@ -155,24 +157,6 @@ def _to_attribute(record: TrialRecord) -> dict[str, Any]:
         "duplicate_of": record.duplicate_of,
         "seconds": dict(record.seconds or {}),
     }
-
-
-def _drop_partial_line(path: Path) -> None:
-    """Cut the bytes after the last newline of `path`, left by a killed writer."""
-    if not path.is_file():
-        return
-    with path.open("rb+") as file:
-        size = end = file.seek(0, 2)
-        while end > 0:
-            start = max(0, end - 4096)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
 
 
 def _directions(objective: Objective) -> list[StudyDirection]:

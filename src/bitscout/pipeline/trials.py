@@ -9,6 +9,7 @@ evaluated again under its own number and gets the same result.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -61,9 +62,17 @@ def run_trials(components: Components, run: RunDirectory, listener: Listener) ->
         InfeasibleError: If no candidate fits the budget.
         RunError: If every trial fails, or the journal cannot be written.
     """
-    section = components.config.searcher
-    space = components.space
     journal = Journal(run.journal, components.objective, build_sampler(components))
+    with contextlib.closing(journal):
+        history = _fill(journal, components, run, listener)
+    _check_feasible(history)
+    return history
+
+
+def _fill(
+    journal: Journal, components: Components, run: RunDirectory, listener: Listener
+) -> list[TrialRecord]:
+    section, space = components.config.searcher, components.space
     first = space.encode(space.seed_values())
     names = [choice.name for choice in space.choices]
     journal.enqueue_first(dict(zip(names, first.tolist(), strict=True)))
@@ -78,9 +87,7 @@ def run_trials(components: Components, run: RunDirectory, listener: Listener) ->
             records[record.number] = record
             listener(TrialFinished(record))
             _check_hopeless(records)
-    history = [records[number] for number in sorted(records)]
-    _check_feasible(history)
-    return history
+    return [records[number] for number in sorted(records)]
 
 
 def _finished(journal: Journal) -> dict[int, TrialRecord]:
