@@ -90,7 +90,7 @@ class Screening:
 
 def most_likely_length(nll: Callable[[float], float], low: float, high: float) -> float:
     """Return the length in ``[low, high]`` of least `nll`: a grid, then a bounded search."""
-    grid = np.linspace(log(low), log(high), 1 + round(5 * np.log10(high / low)))
+    grid = np.linspace(log(low), log(high), 1 + round(3 * np.log10(high / low)))
     best = int(np.argmin([nll(point) for point in grid]))
     bracket = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = minimize_scalar(nll, bounds=bracket, method="bounded", options={"maxiter": 6})
