@@ -2,9 +2,12 @@
 """What a run found, for people: one self-contained page, and tables for the terminal."""
 
 from bitscout.report.page import render_report, write_report
+from bitscout.report.rows import format_percent, format_size
 from bitscout.report.tables import front_table, networks_table, show_run, verdict_lines
 
 __all__ = [
+    "format_percent",
+    "format_size",
     "front_table",
     "networks_table",
     "render_report",

@@ -29,7 +29,8 @@ def networks_table(result: RunResult) -> Table:
         for row in (network_row(record, result) for record in rows):
             cells = (row.size, row.test, row.validation, row.floating, row.bits, row.macs)
             table.add_row(_label(row), *cells, style="bold" if row.is_best else "")
-        table.add_section()
+    if result.final:
+        table.caption = "* best, chosen on validation data"
     return table
 
 
@@ -79,7 +80,14 @@ def _spaced(lines: Iterable[Text]) -> list[RenderableType]:
 
 
 def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("network", overflow="fold")
     table.add_column("kB", justify="right", no_wrap=True)
     return table

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names a configuration may use, each with one line.
+
+Kept apart from what they name, so that ``bitscout list`` does not import PyTorch; a test compares
+them with the configuration's allowed values.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+__all__ = ["NOTES", "entries"]
+
+_NAMES: dict[str, dict[str, str]] = {
+    "spaces": {
+        "bomp": "MobileNetV2 blocks and the bits of every layer, Table I of BOMP-NAS.",
+    },
+    "searchers": {
+        "bomp": "Gaussian process with an upper confidence bound; searcher.surrogate is paper, "
+        "edit-distance or scaled.",
+        "random": "Uniform over the space, without repetitions.",
+        "tpe": "Optuna's tree-structured Parzen estimator.",
+        "gp": "Optuna's Gaussian process.",
+        "nsga2": "Optuna's NSGA-II, for objective.front.",
+        "nsga3": "Optuna's NSGA-III, for objective.front with three or more metrics.",
+    },
+    "hardware": {
+        "size": "Bytes of weights and int32 biases, multiply-accumulates and bit operations; "
+        "always computed, bounded by budget.size_kb, budget.macs, budget.bops.",
+    },
+    "datasets": {
+        "digits": "8x8 handwritten digits, embedded: needs no file.",
+        "npz": "A NumPy archive with images and labels; dataset.path is the file.",
+        "imagefolder": "A folder of images for each class; dataset.path is the folder.",
+        "cifar10": "CIFAR-10; dataset.path is its folder or file.",
+        "cifar100": "CIFAR-100; dataset.path is its folder or file.",
+    },
+    "models": {},
+}
+# Why a list is empty.
+NOTES = {
+    "models": "None yet: networks come from a search space; a given model cannot be searched.",
+}
+
+
+def entries(kind: str) -> dict[str, str]:
+    """Return name and description of everything of `kind`.
+
+    Args:
+        kind: ``presets``, or one of the kinds above.
+    """
+    return _presets() if kind == "presets" else _NAMES[kind]
+
+
+def _presets() -> dict[str, str]:
+    """Return the presets in the package with the first sentence of each file's first comment."""
+    found = {}
+    for entry in sorted((resources.files("bitscout") / "presets").iterdir(), key=str):
+        if entry.name.endswith(".yaml"):
+            text = entry.read_text(encoding="utf-8")
+            found[entry.name.removesuffix(".yaml")] = _first_sentence(text)
+    return found
+
+
+def _first_sentence(text: str) -> str:
+    comment = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.removeprefix("#").strip())
+    return " ".join(comment).split(". ")[0].rstrip(".") + "."

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where output goes: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+__all__ = ["print_error", "print_json", "print_note", "print_result", "stderr_console"]
+
+
+def stderr_console() -> Console:
+    """Return a console for progress and notes."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_result(*parts: RenderableType) -> None:
+    """Print what a command was asked for; strings are text, not markup."""
+    console = Console(highlight=False)
+    for part in parts:
+        if isinstance(part, str | Text):
+            # Words as they are: paths and commands must survive being copied.
+            console.print(part, markup=False, soft_wrap=True)
+        else:
+            console.print(part)
+
+
+def print_json(document: object) -> None:
+    """Print the one JSON document of ``--json``."""
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def print_note(message: str) -> None:
+    """Print a line for a person to stderr."""
+    stderr_console().print(message, markup=False, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """Print an error to stderr."""
+    stderr_console().print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
