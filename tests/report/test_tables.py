@@ -42,13 +42,21 @@ def test_the_front_of_several_metrics_has_no_score(runs):
 
 
 def test_verdicts_come_with_their_summary(complete, runs):
-    lines = [line.plain for line in verdict_lines(complete)]
-    assert len(lines) == 1 + len(complete.verdicts)
-    assert lines[1].split(maxsplit=1) == [
-        complete.verdicts[0].outcome,
-        complete.verdicts[0].sentence(),
+    summary, grid = verdict_lines(complete)
+    assert summary.plain.startswith("The search beats")
+    lines = printed(grid, 200).splitlines()
+    assert [line.split(maxsplit=1) for line in map(str.strip, lines)] == [
+        [verdict.outcome, verdict.sentence()] for verdict in complete.verdicts
     ]
     assert verdict_lines(runs["unfinished"]) == []
+
+
+def test_long_verdicts_wrap_between_words(complete):
+    lines = printed(verdict_lines(complete)[1], 60).splitlines()
+    words = " ".join(line.strip() for line in lines)
+    for verdict in complete.verdicts:
+        assert verdict.sentence() in words
+    assert max(map(len, lines)) <= 60
 
 
 @pytest.mark.parametrize(

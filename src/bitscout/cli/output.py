@@ -18,14 +18,12 @@ def stderr_console() -> Console:
 
 
 def print_result(*parts: RenderableType) -> None:
-    """Print what a command was asked for; strings are text, not markup."""
+    """Print what a command was asked for; strings are text and not wrapped."""
     console = Console(highlight=False)
     for part in parts:
-        if isinstance(part, str | Text):
-            # Words as they are: paths and commands must survive being copied.
-            console.print(part, markup=False, soft_wrap=True)
-        else:
-            console.print(part)
+        # Strings as they are: paths and commands must survive being copied.
+        is_string = isinstance(part, str)
+        console.print(part, markup=not is_string, soft_wrap=is_string)
 
 
 def print_json(document: object) -> None:

@@ -59,8 +59,8 @@ def carry_out(
     if as_json:
         print_json({**result.to_json(), "report": str(report)})
     else:
-        print_result("", networks_table(result), "", *verdict_lines(result), "")
-        print_result(f"Report: {report}")
+        print_result("", networks_table(result), "", *verdict_lines(result))
+        print_result("", f"Report: {report}")
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -48,16 +46,16 @@ def front_table(result: RunResult) -> Table:
     return table
 
 
-def verdict_lines(result: RunResult) -> list[Text]:
-    """Return whether the search was worth it: a summary, then a line for every baseline."""
+def verdict_lines(result: RunResult) -> list[RenderableType]:
+    """Return whether the search was worth it: a summary, then every baseline; may be empty."""
     summary = verdict_summary(result)
     if summary is None:
         return []
-    lines = [Text(summary, style="bold")]
+    grid = Table.grid(padding=(0, 2, 0, 0))
     for verdict in result.verdicts:
-        style = OUTCOME_STYLES[verdict.outcome]
-        lines.append(Text.assemble((f"  {verdict.outcome:<5}", style), verdict.sentence()))
-    return lines
+        outcome = Text(verdict.outcome, style=OUTCOME_STYLES[verdict.outcome])
+        grid.add_row(outcome, Text(verdict.sentence()))
+    return [Text(summary, style="bold"), grid]
 
 
 def show_run(result: RunResult) -> RenderableType:
@@ -70,13 +68,10 @@ def show_run(result: RunResult) -> RenderableType:
         parts += ["", front_table(result)]
     if result.final or result.baselines:
         parts += ["", networks_table(result)]
-    parts += _spaced(verdict_lines(result))
+    lines = verdict_lines(result)
+    if lines:
+        parts += ["", *lines]
     return Group(*parts)
-
-
-def _spaced(lines: Iterable[Text]) -> list[RenderableType]:
-    lines = list(lines)
-    return ["", *lines] if lines else []
 
 
 def _table(title: str) -> Table:
