@@ -139,7 +139,7 @@ def test_learned_step_gradient_equals_finite_differences_of_the_surrogate(low, h
     weight = torch.randn(5, 40, dtype=torch.float64, generator=generator)
     (weight * learned_step(x, scale, quant_min=low, quant_max=high)).sum().backward()
     code, base, h = (x / scale.detach()).round(), scale.detach(), 1e-6
-    # Inside, x_hat(s) = (x / s + offset) * s with the offset of the base point: dx_hat/ds = offset.
+    # Inside, x_hat(s) = (x / s + offset) * s, with the offset of the base point.
     offset = code - x / base
     inside = (code >= low) & (code <= high)
 

@@ -96,9 +96,11 @@ class _QuantizingPass:
         if not isinstance(module, QuantizedLayer) or module.bias is None:
             return output
         wanted = self._means.get(module.name)
-        if wanted is None:
+        bias = module.quantized_bias()
+        if wanted is None or bias is None:
             return output
-        module.bias.add_((wanted - _channel_means(module, output)).to(module.bias.dtype))
+        # From the bias on its grid, so that it is rounded once and not twice.
+        module.bias.copy_(bias.double() + wanted - _channel_means(module, output))
         module.fit_bias()
         return module.quantized(*inputs)
 
