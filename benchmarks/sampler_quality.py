@@ -5,8 +5,8 @@ Claim: with at least one surrogate the Gaussian-process sampler beats random sea
 Wilcoxon signed-rank test over 20 paired seeds, p < 0.05.
 
 Each seed draws a separable score (sampler_synthetic.py). ``plain`` is the accuracy alone;
-``noisy`` adds noise of 0.01 to each evaluation; ``sized`` is noisy and adds the size term of
-BOMP-NAS, Eq. (1), which samplers called "+size" are told exactly. What counts is the best
+``sized`` adds noise of 0.01 to each evaluation and the size term of BOMP-NAS, Eq. (1), which
+samplers called "+size" are told exactly. What counts is the best
 noise-free score among the evaluated points. All samplers of a seed see the same score, and ours
 share their 10 random startup points.
 
@@ -41,7 +41,6 @@ from bitscout.samplers import (
 
 SCORES = {
     "plain": {"noise": 0.0, "with_size": False},
-    "noisy": {"noise": 0.01, "with_size": False},
     "sized": {"noise": 0.01, "with_size": True},
 }
 Make = Callable[[SyntheticScore, int], optuna.samplers.BaseSampler]
@@ -108,6 +107,14 @@ def summarize(name: str, best: np.ndarray, random: np.ndarray) -> str:
     )
 
 
+def write(rows: list[dict[str, object]], path: Path) -> None:
+    """Write all rows so far, so that an interrupted run keeps what it has."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
@@ -144,10 +151,7 @@ def main() -> None:
                 }
                 for seed, value in enumerate(best[name].tolist())
             ]
-    with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+            write(rows, args.out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from bitscout.samplers import (
 )
 
 # The edit distance needs a `describe` hook, hence a fixed space: see test_gp_sampler.py.
+# `slow` marks variants that differ from an unmarked one only behind the sampler's own code.
 GP_SAMPLERS = {
     "paper": lambda: GaussianProcessSampler(n_startup_trials=0, seed=0),
     "ml2": lambda: GaussianProcessSampler(
@@ -36,19 +37,24 @@ OTHER_SAMPLERS = {
 }
 
 
+def marked(names):
+    slow = {"ml2", "lbfgs"}
+    return [pytest.param(n, marks=[pytest.mark.slow] * (n in slow)) for n in names]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def quiet():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class TestBasic(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
-    @pytest.fixture(params=[*GP_SAMPLERS, *OTHER_SAMPLERS])
+    @pytest.fixture(params=[*marked(GP_SAMPLERS), *OTHER_SAMPLERS])
     def sampler(self, request):
         return {**GP_SAMPLERS, **OTHER_SAMPLERS}[request.param]
 
 
 class TestRelative(RelativeSamplerTestCase):
-    @pytest.fixture(params=[*GP_SAMPLERS, "random"])
+    @pytest.fixture(params=[*marked(GP_SAMPLERS), "random"])
     def sampler(self, request):
         return {**GP_SAMPLERS, **OTHER_SAMPLERS}[request.param]
 

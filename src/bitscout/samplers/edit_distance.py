@@ -138,11 +138,11 @@ def layer_distances(a: Descriptors, b: Descriptors) -> FloatArray:
     distances = np.empty((len(a), len(b)))
     for start_a, start_b in product(range(0, len(a), TILE), range(0, len(b), TILE)):
         p, q = slice(start_a, start_a + TILE), slice(start_b, start_b + TILE)
+        cells = np.ix_(order_a[p], order_b[q])
         if a is b and start_b < start_a:
-            tile = distances[np.ix_(order_b[q], order_a[p])]
+            distances[cells] = distances[np.ix_(order_b[q], order_a[p])].T
         else:
-            tile = _levenshtein(cost, tokens_a[p], n_a[p], tokens_b[q], n_b[q])
-        distances[np.ix_(order_a[p], order_b[q])] = tile.T
+            distances[cells] = _levenshtein(cost, tokens_a[p], n_a[p], tokens_b[q], n_b[q]).T
     return distances
 
 

@@ -9,9 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.samplers import (
     BaseSampler,
-    CmaEsSampler,
     GPSampler,
-    NSGAIIISampler,
     NSGAIISampler,
     RandomSampler,
     TPESampler,
@@ -30,11 +28,10 @@ MAX_IN_FLIGHT = 1024
 
 SamplerFactory = Callable[[int], BaseSampler]
 
+# 20 a generation: 5 generations in the 100 trials of a study, against 2 with Optuna's default.
 OPTUNA_SAMPLERS: dict[str, SamplerFactory] = {
-    "cmaes": lambda seed: CmaEsSampler(seed=seed),
     "gp": lambda seed: GPSampler(seed=seed),
-    "nsga2": lambda seed: NSGAIISampler(seed=seed),
-    "nsga3": lambda seed: NSGAIIISampler(seed=seed),
+    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
     "optuna-random": lambda seed: RandomSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed),
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, sqrt
 from typing import Literal
@@ -17,9 +18,11 @@ from bitscout.samplers.gaussian_process import Posterior, negative_log_likelihoo
 from bitscout.samplers.kernels import matern52, matern52_slope, squared_distances
 from bitscout.samplers.surrogates import MIN_NOISE, Points, check_positive, most_likely_length
 
-__all__ = ["PaperSurrogate", "ScaledSurrogate", "VectorModel"]
+__all__ = ["PaperSurrogate", "ScaledSurrogate", "VectorModel", "map_objective"]
 
 FloatArray = NDArray[np.float64]
+# Logarithms; far outside what the prior allows, only there to keep the arithmetic finite.
+LENGTH_BOUNDS = (log(1e-2), log(1e4))
 
 
 @dataclass(frozen=True)
@@ -189,19 +192,30 @@ class ScaledSurrogate:
         return np.array(self.groups, dtype=np.int64)
 
 
-def _map_estimate(X: FloatArray, y: FloatArray, groups: NDArray[np.int64]) -> FloatArray:
-    """Return the logarithms of length scales and noise that maximize the posterior density."""
+def map_objective(
+    X: FloatArray, y: FloatArray, groups: NDArray[np.int64]
+) -> tuple[FloatArray, Callable[[FloatArray], tuple[float, FloatArray]]]:
+    """Return the modes of the priors, and the negative logarithm of the posterior density.
+
+    Both in terms of the logarithms of the length scales, then of the noise, shape ``(G + 1,)``.
+    The density is that of the parameters themselves, as in BoTorch, not of their logarithms;
+    constants are dropped. The function returns value and gradient.
+    """
     n_groups, n_dimensions = int(groups.max()) + 1, X.shape[1]
     location = np.append(np.full(n_groups, sqrt(2.0) + log(n_dimensions) / 2.0), -4.0)
     spread = np.append(np.full(n_groups, sqrt(3.0)), 1.0)
 
     def objective(theta: FloatArray) -> tuple[float, FloatArray]:
         value, gradient = scaled_nll(theta, X, y, groups)
-        # -log LogNormal(exp(theta)), constants dropped.
         z = (theta - location) / spread
         return value + float(theta.sum() + 0.5 * z @ z), gradient + 1.0 + z / spread
 
-    start = location - spread**2  # the modes
-    bounds = [(log(1e-2), log(1e4))] * n_groups + [(log(MIN_NOISE), 0.0)]
+    return location - spread**2, objective
+
+
+def _map_estimate(X: FloatArray, y: FloatArray, groups: NDArray[np.int64]) -> FloatArray:
+    """Return the logarithms of length scales and noise of largest posterior density."""
+    start, objective = map_objective(X, y, groups)
+    bounds = [LENGTH_BOUNDS] * (len(start) - 1) + [(log(MIN_NOISE), 0.0)]
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return np.asarray(found.x)
