@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bitscout.errors import ConfigError
 from bitscout.networks import ConvBnAct, InvertedResidual, same_padding
 from bitscout.space import UnitSpec
 
@@ -134,3 +135,8 @@ def test_inverted_residual_is_expand_depthwise_project_and_the_input(changes, is
     y = F.relu6(block.depthwise.norm(y))
     y = block.project.norm(F.conv2d(y, block.project.conv.weight))
     torch.testing.assert_close(block(x), x + y if is_residual else y)
+
+
+def test_a_stride_needs_the_size_of_the_image():
+    with pytest.raises(ConfigError, match="stride 2 depends on the image: give `input_size`"):
+        ConvBnAct(2, 2, 3, stride=2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from bitscout.errors import ConfigError
 from bitscout.quantization import Add
 from bitscout.space import UnitSpec
 
@@ -40,7 +41,8 @@ class ConvBnAct(nn.Sequential):
     """Convolution without bias, batch norm and, unless it is linear, ReLU6.
 
     Children: ``pad`` (only where SAME padding is lopsided; the convolution pads itself
-    otherwise), ``conv``, ``norm``, ``act`` (unless linear).
+    otherwise), ``conv``, ``norm``, ``act`` (unless linear). The ReLU6 is not in place: that was
+    measured to be no faster, and hooks may hold its input.
 
     Args:
         in_channels: Channels read.
@@ -48,8 +50,12 @@ class ConvBnAct(nn.Sequential):
         kernel: Height and width of the kernel.
         stride: Stride in both dimensions.
         groups: Channel groups.
-        input_size: Height and width of the image the padding is made for.
+        input_size: Height and width the padding is made for; needed where the stride is above 1,
+            the padding does not depend on it elsewhere.
         is_linear: Leave out the ReLU6.
+
+    Raises:
+        ConfigError: If the stride is above 1 and no `input_size` is given.
     """
 
     def __init__(
@@ -60,12 +66,16 @@ class ConvBnAct(nn.Sequential):
         *,
         stride: int = 1,
         groups: int = 1,
-        input_size: Size,
+        input_size: Size | None = None,
         is_linear: bool = False,
     ) -> None:
         super().__init__()
-        top, bottom = same_padding(input_size[0], kernel, stride)
-        left, right = same_padding(input_size[1], kernel, stride)
+        if input_size is None and stride > 1:
+            msg = f"SAME padding for stride {stride} depends on the image: give `input_size`."
+            raise ConfigError(msg)
+        height, width = input_size or (1, 1)
+        top, bottom = same_padding(height, kernel, stride)
+        left, right = same_padding(width, kernel, stride)
         is_lopsided = top != bottom or left != right
         if is_lopsided:
             self.pad = nn.ZeroPad2d((left, right, top, bottom))
@@ -91,18 +101,19 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, unit: UnitSpec) -> None:
         super().__init__()
-        hidden, size = unit.hidden_channels, unit.input_size
+        hidden = unit.hidden_channels
         self.expand: nn.Module = (
-            ConvBnAct(unit.in_channels, hidden, input_size=size)
-            if unit.has_expand
-            else nn.Identity()
+            ConvBnAct(unit.in_channels, hidden) if unit.has_expand else nn.Identity()
         )
         self.depthwise = ConvBnAct(
-            hidden, hidden, unit.kernel, stride=unit.stride, groups=hidden, input_size=size
+            hidden,
+            hidden,
+            unit.kernel,
+            stride=unit.stride,
+            groups=hidden,
+            input_size=unit.input_size,
         )
-        self.project = ConvBnAct(
-            hidden, unit.out_channels, input_size=unit.output_size, is_linear=True
-        )
+        self.project = ConvBnAct(hidden, unit.out_channels, is_linear=True)
         self.add = Add() if unit.is_residual else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,20 +23,11 @@ def mobilenet(spec: MobileNetSpec) -> nn.Module:
     NOTE: padding is made for ``spec.input_shape``. Other image sizes run, but where the stride is
     above 1 their padding may be shifted by a pixel against TensorFlow's.
     """
-    channels, *size = spec.input_shape
     network = nn.Sequential()
-    network.add_module(
-        "stem",
-        ConvBnAct(channels, spec.stem_channels, STEM_KERNEL, input_size=(size[0], size[1])),
-    )
-    output_size = (size[0], size[1])
+    network.add_module("stem", ConvBnAct(spec.input_shape[0], spec.stem_channels, STEM_KERNEL))
     for block, units in groupby(spec.units(), key=lambda unit: unit.name.partition(".")[0]):
-        shapes = list(units)
-        network.add_module(block, nn.Sequential(*map(InvertedResidual, shapes)))
-        output_size = shapes[-1].output_size
-    network.add_module(
-        "conv2", ConvBnAct(spec.last_channels, spec.head_channels, input_size=output_size)
-    )
+        network.add_module(block, nn.Sequential(*map(InvertedResidual, units)))
+    network.add_module("conv2", ConvBnAct(spec.last_channels, spec.head_channels))
     network.add_module("pool", nn.AdaptiveAvgPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(spec.head_channels, spec.n_classes))
