@@ -82,14 +82,15 @@ def select_networks(
 ) -> list[TrialRecord]:
     """Return the front trials to train: all, or the `limit` that span the most hypervolume.
 
-    Chosen greedily in (error, log10 size) with the largest front network as reference, so that a
-    short list still covers the front.
+    Chosen greedily in (error, log10 size), so that a short list still covers the front. The
+    reference is error 1 and ten times the largest network: a closer one would make large networks
+    worthless.
     """
     chosen_from = [trials[number] for number in front]
     if limit is None or len(chosen_from) <= limit:
         return chosen_from
     points = np.array([_error_and_log_size(trial) for trial in chosen_from])
-    reference = np.array([1.0, points[:, 1].max() + 0.1])
+    reference = np.array([1.0, points[:, 1].max() + 1.0])
     chosen: list[int] = []
     for _ in range(limit):
         rest = [index for index in range(len(points)) if index not in chosen]
