@@ -126,7 +126,7 @@ def evaluate(
         split: The test split has to be asked for by name, and only once per final network.
         device: Where to compute.
         batch_size: Images at once; changes the speed and the memory, not the result beyond
-            rounding. On a CPU 1000 takes up to twice as long as 256, whose activations stay in
+            rounding. On a CPU 1000 takes up to three times as long as 256, whose activations stay in
             the cache (measured in benchmarks/training_loop.py).
 
     Raises:
@@ -180,7 +180,7 @@ def _optimizer(
         lr=phase.peak_lr,
         momentum=phase.momentum,
         nesterov=True,
-        fused=True,  # Never slower, at best 13 % of a small step: benchmarks/training_loop.py.
+        fused=True,  # Up to 13 % of a small step, else within noise: benchmarks/training_loop.py.
     )
 
 
