@@ -126,8 +126,8 @@ def evaluate(
         split: The test split has to be asked for by name, and only once per final network.
         device: Where to compute.
         batch_size: Images at once; changes the speed and the memory, not the result beyond
-            rounding. On a CPU 1000 takes up to three times as long as 256, whose activations stay in
-            the cache (measured in benchmarks/training_loop.py).
+            rounding. On a CPU 1000 takes up to three times as long as 256, whose activations
+            stay in the cache (measured in benchmarks/training_loop.py).
 
     Raises:
         DataError: If the test split is asked for and was withheld.
