@@ -111,7 +111,7 @@ def test_later_layers_are_calibrated_on_what_earlier_ones_really_give():
     seen = []
     quantized.second.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
     quantized(x)
-    top = float(seen[0].clamp(min=0).max())
+    top = float(seen[0].detach().clamp(min=0).max())
     assert quantized.second.input_quantizer.step * 255 == pytest.approx(top, rel=1e-5)
 
 
@@ -141,6 +141,13 @@ def test_broken_parameters_are_refused_naming_the_layer(what, value):
 def test_useless_images_are_refused(batches):
     with pytest.raises(DataError, match="at least one image and finite values"):
         calibrate(prepared(seeded(Small())), batches)
+
+
+def test_activation_that_overflows_is_refused():
+    net = seeded(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)))
+    net[0].weight.data.fill_(3e38)
+    with pytest.raises(DataError, match="Calibration met activations from"):
+        calibrate(prepared(net, 8), [10 * randn(4, 3, 6, 6)], bias_correction=False)
 
 
 def test_network_that_was_not_prepared_is_refused():

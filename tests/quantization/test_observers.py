@@ -82,9 +82,8 @@ GAUSSIAN = [
 ]
 
 
-def gaussian_grid():
+def gaussian_grid(n=50_001):
     """Quantiles of N(0, 1): the distribution itself, without sampling noise."""
-    n = 100_001
     probability = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     return torch.special.ndtri(probability)
 
@@ -93,15 +92,16 @@ def gaussian_grid():
 def test_mse_observers_find_the_optimal_gaussian_quantizer_within_two_percent(
     bit_width, clip, mse
 ):
-    x = gaussian_grid()
+    # At 8 bits the optimum clips one value in 11,000: the tail needs its points.
+    x = gaussian_grid(400_001 if bit_width == 8 else 50_001)
     low, high = integer_range(bit_width, narrow_range=True)
     scale = MseObserver().scales(x[None], high)
     error = (((x / scale).round().clamp(low, high) * scale) - x).square().mean()
     assert float(scale[0]) * high == pytest.approx(clip, rel=0.02)
     assert float(error) == pytest.approx(mse, rel=0.02)
     activation = MseActivationObserver().scale(x, low, high)
-    # Every second value: the same optimum, the tail sampled more coarsely.
-    assert activation * high == pytest.approx(clip, rel=0.02)
+    # It looks at 2**16 of the values, so the tail is sampled more coarsely.
+    assert activation * high == pytest.approx(clip, rel=0.05 if bit_width == 8 else 0.02)
 
 
 @pytest.mark.parametrize(("bit_width", "mse"), [(2, 0.864), (3, 0.148), (4, 0.0272)])

@@ -13,6 +13,7 @@ from bitscout.errors import ConfigError, PolicyError, UnsupportedError
 from bitscout.quantization import (
     ActivationQuantizer,
     Add,
+    MaxAbsObserver,
     QuantAdd,
     QuantAvgPool,
     QuantConfig,
@@ -156,46 +157,35 @@ def test_signs_follow_what_arrives():
     assert not quantized(net, x.abs()).stem[0].input_quantizer.is_signed
 
 
+class Hidden(Residual):
+    """The same network with its activations as functions, which `prepare` cannot merge."""
+
+    def __init__(self, act):
+        super().__init__(act)
+        self.function = F.relu if act is nn.ReLU else F.relu6
+        self.body[3] = nn.Identity()
+        del self.act
+
+    def forward(self, x):
+        x = self.function(self.stem(x))
+        x = self.add(x, self.project(self.function(self.body(x))))
+        return self.head(self.pool(x).flatten(1))
+
+
 @pytest.mark.parametrize("act", [nn.ReLU, nn.ReLU6])
 @pytest.mark.parametrize("learn_act_steps", [False, True])
 def test_merged_activations_change_neither_values_nor_gradients(act, learn_act_steps):
     x = 3 * randn(8, 3, 8, 8)
 
-    class Unmerged(Residual):
-        """The same network, its activations hidden from `prepare`."""
-
-        def __init__(self):
-            super().__init__(act)
-            function = F.relu if act is nn.ReLU else F.relu6
-            self.act = function
-            self.body[3] = nn.Identity()
-            self.function = function
-
-        def forward(self, x):
-            x = self.act(self.stem(x))
-            x = self.add(x, self.project(self.function(self.body(x))))
-            return self.head(self.pool(x).flatten(1))
-
     def result(net):
         net = quantized(
             seed_parameters(net), x, 4, learn_act_steps=learn_act_steps, bias_correction=False
         )
-        net(x).square().sum().backward()
-        named = net.named_parameters()
-        return net(x), {name: parameter.grad for name, parameter in named}
+        y = net(x)
+        y.square().sum().backward()
+        return y, {name: parameter.grad for name, parameter in net.named_parameters()}
 
-    class Module(nn.Module):
-        pass
-
-    unmerged = Unmerged.__new__(Unmerged)
-    nn.Module.__init__(unmerged)
-    Residual.__init__(unmerged, act)
-    function = F.relu if act is nn.ReLU else F.relu6
-    del unmerged.act
-    unmerged.act = function
-    unmerged.function = function
-    unmerged.body[3] = nn.Identity()
-    (y, gradients), (z, others) = result(Residual(act)), result(unmerged)
+    (y, gradients), (z, others) = result(Residual(act)), result(Hidden(act))
     torch.testing.assert_close(y, z, rtol=0, atol=0)
     assert gradients.keys() == others.keys()
     for name, gradient in gradients.items():
@@ -365,17 +355,22 @@ def test_parameter_groups_decay_weights_only():
 @pytest.mark.parametrize("learn_weight_steps", [False, True])
 @pytest.mark.parametrize("learn_act_steps", [False, True])
 def test_fine_tuning_lowers_the_loss(learn_weight_steps, learn_act_steps):
-    net, x = seed_parameters(Residual()), randn(64, 3, 8, 8)
+    net, x = seed_parameters(Residual()), randn(16, 3, 8, 8)
     target = net(x).detach()
-    result = quantized(
-        net, x, 2, learn_weight_steps=learn_weight_steps, learn_act_steps=learn_act_steps
-    ).train()
-    optimizer = torch.optim.Adam(result.parameters(), lr=1e-3)
+    config = QuantConfig(
+        weight_observer=MaxAbsObserver(),  # A poor start, so that there is something to learn.
+        bias_correction=False,
+        learn_weight_steps=learn_weight_steps,
+        learn_act_steps=learn_act_steps,
+    )
+    policy = QuantPolicy.uniform(layer_names(net), 3)
+    result = post_training_quantize(net, policy, x, config).train()
+    optimizer = torch.optim.Adam(result.parameters(), lr=5e-4)
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         loss = F.mse_loss(result(x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.7 * losses[0]
+    assert sum(losses[-10:]) / 10 < 0.7 * losses[0]

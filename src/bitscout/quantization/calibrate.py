@@ -100,13 +100,16 @@ class _QuantizingPass:
         if wanted is None or bias is None:
             return output
         # From the bias on its grid, so that it is rounded once and not twice.
-        module.bias.copy_(bias.double() + wanted - _channel_means(module, output))
-        module.fit_bias()
-        return module.quantized(*inputs)
+        module.bias.copy_(bias + wanted - _channel_means(module, output))
+        if module.fit_bias():
+            return module.quantized(*inputs)
+        moved = module.quantized_bias()
+        assert moved is not None
+        return output.add_((moved - bias).reshape(-1, *[1] * (module.weight.dim() - 2)))
 
 
 def _channel_means(layer: QuantizedLayer, output: Tensor) -> Tensor:
-    """Return the mean per output channel in float64, shape ``(C_out,)``."""
+    """Return the mean per output channel, shape ``(C_out,)``."""
     channel_axis = output.dim() - (3 if layer.weight.dim() == 4 else 1)
     others = [axis for axis in range(output.dim()) if axis != channel_axis]
-    return output.double().mean(dim=others)
+    return output.mean(dim=others)

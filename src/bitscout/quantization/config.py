@@ -9,9 +9,9 @@ from bitscout.errors import ConfigError
 from bitscout.quantization.observers import (
     ActivationObserver,
     ByWidthObserver,
+    LayerOutputObserver,
     MaxAbsObserver,
     MinMaxObserver,
-    MseObserver,
     WeightObserver,
 )
 
@@ -19,7 +19,7 @@ __all__ = ["QuantConfig"]
 
 
 def _default_weight_observer() -> WeightObserver:
-    return ByWidthObserver(narrow=MseObserver(), wide=MaxAbsObserver(), threshold=4)
+    return ByWidthObserver(narrow=LayerOutputObserver(), wide=MaxAbsObserver(), threshold=4)
 
 
 @dataclass(frozen=True, kw_only=True)

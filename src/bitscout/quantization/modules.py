@@ -37,6 +37,8 @@ __all__ = [
 
 # A bias takes at most a quarter of the int32 range, the rest is left to the accumulator.
 MAX_BIAS_CODE = 2**29
+# More than ten times the longest row of the networks searched here (576 weights).
+N_PATCHES = 2**13
 
 
 class Pass(Protocol):
@@ -131,14 +133,15 @@ class QuantizedLayer(QuantModule):
         """Set the steps of input and weight.
 
         Raises:
-            TrainingError: If a weight, bias or input is not finite.
+            TrainingError: If a weight or bias is not finite.
+            DataError: If an input is not finite.
         """
         (x,) = inputs
-        for what, values in (("weight", self.weight), ("bias", self.bias), ("input", x)):
+        for what, values in (("weight", self.weight), ("bias", self.bias)):
             if values is not None and not values.isfinite().all():
                 msg = (
                     f"Layer {self.name!r}: its {what} holds NaN or infinite values, so no step "
-                    f"fits. Look for a diverged training or broken calibration images."
+                    f"fits. Look for a diverged training."
                 )
                 raise TrainingError(msg)
         self.input_quantizer.observe(x)
@@ -148,14 +151,18 @@ class QuantizedLayer(QuantModule):
         self.fit_bias()
 
     @torch.no_grad()
-    def fit_bias(self) -> None:
+    def fit_bias(self) -> bool:
         """Raise the weight steps of channels whose bias would leave the int32 range.
 
         Happens where folding a batch norm left next to nothing of the weights.
+
+        Returns:
+            Whether a step was raised.
         """
-        if self.bias is not None:
-            grid = MAX_BIAS_CODE * self.input_quantizer.current_step()
-            self.weight_quantizer.raise_to(self.bias.abs() / grid)
+        if self.bias is None:
+            return False
+        grid = MAX_BIAS_CODE * self.input_quantizer.current_step()
+        return self.weight_quantizer.raise_to(self.bias.abs() / grid)
 
     def bias_steps(self) -> Tensor:
         """Return ``s_x s_w[c]`` as float64, shape ``(C_out,)``, without gradient."""
@@ -219,15 +226,13 @@ class QuantConv2d(QuantizedLayer):
         return result
 
     def moments(self, x_hat: Tensor) -> Tensor:
-        """Return the second moments over at most 16,384 patches, shape ``(groups, K, K)``."""
-        padding = self.padding
-        kernel = self.kernel_size
-        n_patches_wanted = 2**14
-        x_hat = x_hat[None] if x_hat.dim() == 3 else x_hat
-        stride = max(1, len(x_hat) // 64)  # 64 images hold patches enough.
-        columns = F.unfold(self._pad(x_hat[::stride]), kernel, self.dilation, padding, self.stride)
+        """Return the second moments over some 2**13 patches, shape ``(groups, K, K)``."""
+        x_hat = self._pad(x_hat[None] if x_hat.dim() == 3 else x_hat)
+        geometry = (self.kernel_size, self.dilation, self.padding, self.stride)
+        n_positions = F.unfold(x_hat[:1], *geometry).shape[2]
+        stride = max(1, len(x_hat) * n_positions // N_PATCHES)
+        columns = F.unfold(x_hat[::stride], *geometry)
         patches = columns.transpose(1, 2).flatten(0, 1)
-        patches = patches[:: max(1, len(patches) // n_patches_wanted)]
         return _moments(patches.reshape(len(patches), self.groups, -1).transpose(0, 1))
 
     def extra_repr(self) -> str:

@@ -39,7 +39,7 @@ __all__ = [
 
 N_CLIP_FRACTIONS = 100  # Specification 5.5.
 N_REFINEMENTS = 9  # Points between two coarse ones: the clip is found to 0.1 % of the maximum.
-MAX_SAMPLES = 2**18  # Values an activation observer looks at; more changes no digit that matters.
+MAX_SAMPLES = 2**16  # Values an activation observer looks at; more changes no digit that matters.
 
 # Steps below this stand for zeros; the product of two is still a normal float32 number.
 MIN_SCALE = 2.0**-60
@@ -235,7 +235,7 @@ class PercentileObserver(ActivationObserver):
 
 @dataclass(frozen=True)
 class MseActivationObserver(ActivationObserver):
-    """Minimise the squared error over the clipping point, on at most 2**18 of the values."""
+    """Minimise the squared error over the clipping point, on at most 2**16 of the values."""
 
     def scale(self, x: Tensor, quant_min: int, quant_max: int) -> float:
         """Return the step of the best of 100 clip fractions, refined."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitscout.errors import ConfigError
+from bitscout.errors import ConfigError, DataError
 from bitscout.quantization.numerics import (
     fixed_step,
     integer_range,
@@ -78,9 +78,11 @@ class WeightQuantizer(nn.Module):
         self.scale.copy_(positive_scale(scales, self.quant_max))
 
     @torch.no_grad()
-    def raise_to(self, least: Tensor) -> None:
-        """Raise steps below `least`, shape ``(n_channels,)``, to it."""
+    def raise_to(self, least: Tensor) -> bool:
+        """Raise steps below `least`, shape ``(n_channels,)``, to it; return whether any was."""
+        is_raised = bool((self.scale < least).any())
         self.scale.copy_(torch.maximum(self.scale, least))
+        return is_raised
 
     def steps(self) -> Tensor:
         """Return the positive steps, shape ``(n_channels,)``, differentiable if learned."""
@@ -160,9 +162,20 @@ class ActivationQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Set signedness and step for the values `x`."""
+        """Set signedness and step for the values `x`.
+
+        Raises:
+            DataError: If a value is NaN or infinite.
+        """
         x = self.clamp(x)
-        is_signed = bool(x.amin() < 0)
+        low, high = (float(end) for end in torch.aminmax(x))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            msg = (
+                f"Calibration met activations from {low} to {high}; expected finite ones. Look "
+                f"at the calibration images, or for a diverged training."
+            )
+            raise DataError(msg)
+        is_signed = low < 0
         code_range = integer_range(self.bit_width, signed=is_signed, narrow_range=is_signed)
         self.quant_min.fill_(code_range[0])
         self.scale.fill_(self.observer.scale(x, *code_range))
