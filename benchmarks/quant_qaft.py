@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--lr", type=float, default=0.002)
     parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4, 8])
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--variants", nargs="+", help="default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quant_qaft.csv"))
     args = parser.parse_args()
@@ -105,6 +107,8 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for bits in args.bits:
         for name, config, is_unfused in variants:
+            if args.variants and name not in args.variants:
+                continue
             if bits > 3 and "from" in name:
                 continue  # Where no observer clips, they all start from the same steps.
             policy = QuantPolicy.uniform(layer_names(net), bits)
@@ -113,14 +117,17 @@ def main() -> None:
             scores = []
             for seed in range(args.seeds):
                 tuned = unfuse(deepcopy(start), net) if is_unfused else deepcopy(start)
-                train(tuned, x, y, epochs=1, lr=args.lr, seed=seed)
+                train(tuned, x, y, epochs=args.epochs, lr=args.lr, seed=seed)
                 after = accuracy(tuned, xt, yt)
                 scores.append(after)
-                rows.append({"variant": name, "weight_bits": bits, "act_bits": 8, "lr": args.lr,
-                             "seed": seed, "ptq_accuracy": before, "qaft_accuracy": after})  # fmt: skip
+                rows.append({"variant": name, "weight_bits": bits, "lr": args.lr,
+                             "epochs": args.epochs,
+                             "act_bits": 8, "seed": seed, "ptq_accuracy": before,
+                             "qaft_accuracy": after})  # fmt: skip
             print(f"W{bits} {name:26} PTQ {before:.4f} QAFT {mean(scores):.4f}"
                   f" [{min(scores):.4f}, {max(scores):.4f}]", flush=True)  # fmt: skip
-    write_rows(args.out, rows, "python benchmarks/quant_qaft.py CIFAR10_NPZ WEIGHTS.pt")
+    options = f"--bits {' '.join(map(str, args.bits))} --epochs {args.epochs} --lr {args.lr}"
+    write_rows(args.out, rows, f"python benchmarks/quant_qaft.py CIFAR10_NPZ WEIGHTS.pt {options}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from bitscout import quantization
 from bitscout.errors import ConfigError
 from bitscout.quantization import (
+    ByWidthActivationObserver,
     ByWidthObserver,
     LayerOutputObserver,
     MaxAbsObserver,
@@ -25,7 +26,12 @@ WEIGHT_OBSERVERS = [
     PowerOfTwoObserver(),
     ByWidthObserver(MseObserver(), MaxAbsObserver()),
 ]
-ACT_OBSERVERS = [MinMaxObserver(), PercentileObserver(), MseActivationObserver()]
+ACT_OBSERVERS = [
+    MinMaxObserver(),
+    PercentileObserver(),
+    MseActivationObserver(),
+    ByWidthActivationObserver(PercentileObserver(), MinMaxObserver()),
+]
 
 
 def randn(*shape, seed=0):
@@ -184,6 +190,19 @@ def test_by_width_observer_switches_at_its_threshold():
     torch.testing.assert_close(observer.scales(weight, 7), wide.scales(weight, 7))
     with pytest.raises(ConfigError, match=r"`threshold` must be in \[2, 9\], got 1"):
         ByWidthObserver(narrow, wide, threshold=1)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_by_width_activation_observer_switches_at_its_threshold(signed):
+    narrow, wide = PercentileObserver(60), MinMaxObserver()
+    observer = ByWidthActivationObserver(narrow, wide, threshold=6)
+    x = torch.arange(-10.0 if signed else 0.0, 11.0)
+    for bits in range(2, 9):
+        code_range = integer_range(bits, signed=signed, narrow_range=signed)
+        chosen = narrow if bits < 6 else wide
+        assert observer.scale(x, *code_range) == chosen.scale(x, *code_range)
+    with pytest.raises(ConfigError, match=r"`threshold` must be in \[2, 9\], got 10"):
+        ByWidthActivationObserver(narrow, wide, threshold=10)
 
 
 def test_min_max_looks_at_both_ends():

@@ -21,6 +21,7 @@ from bitscout.quantization.numerics import (
 )
 from bitscout.quantization.observers import (
     ActivationObserver,
+    ByWidthActivationObserver,
     ByWidthObserver,
     LayerOutputObserver,
     MaxAbsObserver,
@@ -43,6 +44,7 @@ __all__ = [
     "ActivationObserver",
     "ActivationQuantizer",
     "Add",
+    "ByWidthActivationObserver",
     "ByWidthObserver",
     "LayerOutputObserver",
     "MaxAbsObserver",

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from bitscout.errors import ConfigError
 from bitscout.quantization.observers import (
     ActivationObserver,
+    ByWidthActivationObserver,
     ByWidthObserver,
     LayerOutputObserver,
     MaxAbsObserver,
     MinMaxObserver,
+    PercentileObserver,
     WeightObserver,
 )
 
@@ -20,6 +22,12 @@ __all__ = ["QuantConfig"]
 
 def _default_weight_observer() -> WeightObserver:
     return ByWidthObserver(narrow=LayerOutputObserver(), wide=MaxAbsObserver(), threshold=4)
+
+
+def _default_act_observer() -> ActivationObserver:
+    return ByWidthActivationObserver(
+        narrow=PercentileObserver(99.99), wide=MinMaxObserver(), threshold=8
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +41,8 @@ class QuantConfig:
         act_observer: Chooses the step of every activation tensor.
         bias_correction: Match the mean of every layer's output on the calibration images.
         learn_weight_steps: Make the weights' steps parameters, trained by LSQ in QAFT.
-        learn_act_steps: Make the activations' steps parameters, trained by LSQ in QAFT. Costs
-            about three more passes over every activation in each training step.
+        learn_act_steps: Make the activations' steps parameters, trained by LSQ in QAFT. A training
+            step then takes 2.15 times a real one instead of 0.8 to 1.1.
         add_bits: Bits of both operands of every `Add`, in ``[2, 8]``.
         pool_bits: Bits of the input of every average pool, in ``[2, 8]``.
 
@@ -43,7 +51,7 @@ class QuantConfig:
     """
 
     weight_observer: WeightObserver = field(default_factory=_default_weight_observer)
-    act_observer: ActivationObserver = field(default_factory=MinMaxObserver)
+    act_observer: ActivationObserver = field(default_factory=_default_act_observer)
     bias_correction: bool = True
     learn_weight_steps: bool = True
     learn_act_steps: bool = False

@@ -26,6 +26,7 @@ from bitscout.errors import ConfigError
 
 __all__ = [
     "ActivationObserver",
+    "ByWidthActivationObserver",
     "ByWidthObserver",
     "LayerOutputObserver",
     "MaxAbsObserver",
@@ -166,9 +167,7 @@ class ByWidthObserver(WeightObserver):
 
     def __post_init__(self) -> None:
         """Reject thresholds that make one side unreachable by mistake."""
-        if not 2 <= self.threshold <= 9:
-            msg = f"`threshold` must be in [2, 9], got {self.threshold}."
-            raise ConfigError(msg)
+        _check_threshold(self.threshold)
 
     def for_width(self, bit_width: int) -> WeightObserver:
         """Return `narrow` or `wide`."""
@@ -249,6 +248,37 @@ class MseActivationObserver(ActivationObserver):
             return code.mul_(scale[:, None]).sub_(sample).square_().sum(dim=1)
 
         return float(_search(values.abs().amax()[None] / quant_max, quant_max, error)[0])
+
+
+@dataclass(frozen=True)
+class ByWidthActivationObserver(ActivationObserver):
+    """Use one observer at narrow widths and another at wide ones.
+
+    Attributes:
+        narrow: Used below `threshold` bits.
+        wide: Used from `threshold` bits on.
+        threshold: Bit-width, in ``[2, 9]``.
+    """
+
+    narrow: ActivationObserver
+    wide: ActivationObserver
+    threshold: int = 8
+
+    def __post_init__(self) -> None:
+        """Reject thresholds that make one side unreachable by mistake."""
+        _check_threshold(self.threshold)
+
+    def scale(self, x: Tensor, quant_min: int, quant_max: int) -> float:
+        """Return the step of the observer for the width of this range."""
+        bit_width = (quant_max - quant_min).bit_length()
+        observer = self.narrow if bit_width < self.threshold else self.wide
+        return observer.scale(x, quant_min, quant_max)
+
+
+def _check_threshold(threshold: int) -> None:
+    if not 2 <= threshold <= 9:
+        msg = f"`threshold` must be in [2, 9], got {threshold}."
+        raise ConfigError(msg)
 
 
 def _rounding_error(weight: Tensor, scale: Tensor, quant_max: int) -> Tensor:
