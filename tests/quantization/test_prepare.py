@@ -367,7 +367,7 @@ def test_fine_tuning_lowers_the_loss(learn_weight_steps, learn_act_steps):
     result = post_training_quantize(net, policy, x, config).train()
     optimizer = torch.optim.Adam(result.parameters(), lr=5e-4)
     losses = []
-    for _ in range(60):
+    for _ in range(45):
         loss = F.mse_loss(result(x), target)
         optimizer.zero_grad()
         loss.backward()

@@ -98,8 +98,7 @@ class WeightQuantizer(nn.Module):
         """Return the fake-quantized weight.
 
         Gradients: LSQ if learned. With fixed steps the gradient passes to all weights, clipped
-        ones too: a clipped weight would otherwise never move again (measured in
-        benchmarks/quant_qaft.py).
+        ones too: a clipped weight would otherwise never move again, and its step cannot follow.
         """
         steps = _per_channel(self.steps(), weight)
         if self.is_learned:
@@ -215,7 +214,7 @@ class ActivationQuantizer(nn.Module):
         if self.is_learned:
             return learned_step(self.clamp(x), self.current_step(), quant_min=low, quant_max=high)
         if x.is_cuda:
-            # One kernel there; memory-bound passes are what counts (not measured: no GPU here).
+            # One kernel there; memory-bound passes are what counts (reasoned, not measured).
             return torch.fake_quantize_per_tensor_affine(
                 self.clamp(x), self.scale, self.zero_point, low, high
             )
