@@ -207,10 +207,9 @@ def build_plan(components: Components, training: TrainingConfig | FinalConfig) -
 def build_quantization(config: RunConfig) -> QuantConfig:
     """Return the quantizers these keys describe; keys left null keep `QuantConfig`'s default."""
     section = config.quantization
-    chosen = QuantConfig(
-        act_observer=ACT_OBSERVERS[section.act_observer](),
-        bias_correction=section.bias_correction,
-    )
+    chosen = QuantConfig(bias_correction=section.bias_correction)
+    if section.act_observer != "auto":
+        chosen = replace(chosen, act_observer=ACT_OBSERVERS[section.act_observer]())
     if section.weight_observer != "auto":
         chosen = replace(chosen, weight_observer=WEIGHT_OBSERVERS[section.weight_observer]())
     if section.learn_weight_steps is not None:

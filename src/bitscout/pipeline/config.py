@@ -220,7 +220,8 @@ class QuantizationConfig(_Section):
     Attributes:
         weight_observer: Rule for the weights' steps: ``auto`` (the measured choice for each
             bit-width), ``max-abs``, ``mse``, ``layer-output`` or ``power-of-two``.
-        act_observer: Rule for the activations' steps: ``min-max``, ``percentile`` or ``mse``.
+        act_observer: Rule for the activations' steps: ``auto`` (likewise), ``min-max``,
+            ``percentile`` or ``mse``.
         bias_correction: Match the mean output of every layer on the calibration images.
         learn_weight_steps: Learn the weights' steps during fine-tuning (LSQ).
         learn_act_steps: Learn the activations' steps during fine-tuning (LSQ).
@@ -228,7 +229,7 @@ class QuantizationConfig(_Section):
     """
 
     weight_observer: Literal["auto", "max-abs", "mse", "layer-output", "power-of-two"] = "auto"
-    act_observer: Literal["min-max", "percentile", "mse"] = "min-max"
+    act_observer: Literal["auto", "min-max", "percentile", "mse"] = "auto"
     bias_correction: bool = True
     learn_weight_steps: bool | None = None
     learn_act_steps: bool | None = None

@@ -132,7 +132,7 @@ def _seed_jobs(components: Components, run: RunDirectory) -> list[_Job]:
     return [
         _Job(
             run.baselines / f"seed-{bits}bit",
-            f"seed network, uniform {bits} bit",
+            f"seed network at uniform {bits} bit",
             None,
             Candidate(values, QuantPolicy.uniform(names, bits, act_bits)),
         )
@@ -145,7 +145,7 @@ def _uniform_job(components: Components, run: RunDirectory, best: FinalRecord) -
     bits = next(iter(policy.values())).weight_bits
     return _Job(
         run.baselines / "uniform",
-        f"{best.label}, uniform {bits} bit",
+        f"{best.label} at uniform {bits} bit",
         best.number,
         Candidate(best.candidate.values, policy),
     )

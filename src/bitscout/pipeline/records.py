@@ -67,7 +67,7 @@ class FinalRecord:
 
     Attributes:
         name: Name of its directory: the trial number, or the baseline's name.
-        label: What it is, for a person: ``trial 7``, ``seed network, uniform 8 bit``.
+        label: What it is, for a person: ``trial 7``, ``seed network at uniform 8 bit``.
         number: The trial it is, or, for the uniform baseline, whose architecture it has; `None`
             for the seed network's baselines.
         candidate: Architecture and policy.
