@@ -20,6 +20,7 @@ from bitscout.samplers import (
     PaperSurrogate,
     PoolProposal,
     ScaledSurrogate,
+    Screening,
     SpaceHooks,
 )
 
@@ -112,6 +113,9 @@ def test_an_interrupted_trial_gets_its_proposal_again():
     study.sampler = GaussianProcessSampler(seed=3, n_startup_trials=5)
     second = optuna.trial.Trial(study, first._trial_id)
     assert {name: second.suggest_int(name, 0, 4) for name in SPACE} == lived.trials[8].params
+    # Its own parameters, all stored by now, do not stand in its way.
+    own = study.trials[8]
+    assert study.sampler.sample_relative(study, own, SPACE) == lived.trials[8].params
 
 
 def test_copies_of_the_sampler_go_on_alike():
@@ -153,31 +157,90 @@ def test_startup_points_are_uniform_without_repetition():
     assert len(set(points(study))) == 10
 
 
-def test_enqueued_running_failed_and_pruned_points_are_not_proposed_again():
-    space = {"x": IntDistribution(0, 2), "y": IntDistribution(0, 2)}
-    sampler = GaussianProcessSampler(seed=0, n_startup_trials=1)
-    study = optuna.create_study(sampler=sampler)
+class Listening:
+    """Proposes what the pool does and keeps the question."""
+
+    def __init__(self, inner=SMALL_POOL):
+        self.inner, self.question, self.row = inner, None, None
+
+    def propose(self, question):
+        self.question, self.row = question, self.inner.propose(question)
+        return self.row
+
+
+def test_enqueued_running_failed_and_pruned_points_are_taken():
+    space = {"x": IntDistribution(0, 9), "y": IntDistribution(0, 9)}
+    listening = Listening()
+    study = optuna.create_study(
+        sampler=GaussianProcessSampler(seed=0, n_startup_trials=1, proposal=listening)
+    )
     study.add_trial(told(space, {"x": 0, "y": 0}, 1.0))
     for state, x in ((TrialState.FAIL, 1), (TrialState.PRUNED, 2)):
         params = {"x": x, "y": 0}
         study.add_trial(create_trial(state=state, params=params, distributions=space))
-    running = study.ask(space).params
-    study.enqueue_trial({"x": 2, "y": 2})
-    waiting = study.get_trials(states=(TrialState.WAITING,))[0]
-    seen = {(0, 0), (1, 0), (2, 0), tuple(running.values()), (2, 2)}
-    assert len(seen) == 5 or tuple(running.values()) == (2, 2)
-    # A trial numbered after the enqueued one, while that still waits.
-    frozen = waiting.__class__(**{**_fields(waiting), "number": 99})
-    for number in range(99, 129):
-        frozen.number = number
-        proposal = sampler.sample_relative(study, frozen, space)
-        assert tuple(proposal.values()) not in seen
+    running = study.ask(space)
+    study.enqueue_trial({"x": 3, "y": 3})
+    # Started, but bound to parameters that were not asked for yet.
+    study.ask()
+    study.enqueue_trial({"x": 4, "y": 4})
+    study.sampler.sample_relative(study, create_trial(state=TrialState.FAIL), space)
+    rows = [[0, 0], [1, 0], [2, 0], list(running.params.values()), [3, 3], [4, 4]]
+    expected = listening.question.space.keys(np.array(rows, dtype=float))
+    assert listening.question.taken == frozenset(expected)
 
 
-def _fields(trial):
-    names = ("number", "state", "value", "datetime_start", "datetime_complete", "params")
-    names += ("distributions", "user_attrs", "system_attrs", "intermediate_values")
-    return {**{name: getattr(trial, name) for name in names}, "trial_id": trial._trial_id}
+def test_pending_points_are_pretended_to_have_been_observed():
+    listening = Listening()
+    sampler = GaussianProcessSampler(seed=0, n_startup_trials=1, proposal=listening)
+    study = optuna.create_study(sampler=sampler)
+    study.add_trials(random_trials(8))
+    for n_pending in range(3):
+        study.ask(SPACE)
+        assert len(listening.question.acquisition.objectives[0].model.X) == 8 + n_pending
+
+
+def test_a_local_model_keeps_the_scale_of_the_whole_study():
+    listening = Listening()
+    sampler = GaussianProcessSampler(PaperSurrogate(max_observations=20), proposal=listening)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.add_trials(random_trials(60))
+    study.ask(SPACE)
+    objective = listening.question.acquisition.objectives[0]
+    assert objective.standardizer.mean == pytest.approx(
+        -np.mean([score(t.params) for t in study.trials[:60]])
+    )
+    assert len(objective.model.X) == 20
+
+
+def test_screening_lets_only_the_best_of_the_cheap_model_through():
+    def proposal(surrogate):
+        sampler = GaussianProcessSampler(surrogate, seed=0, proposal=SMALL_POOL)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.add_trials(random_trials(12))
+        return study.ask(SPACE).params
+
+    cheap = PaperSurrogate()
+    screened = EditDistanceSurrogate(describe, screening=Screening(cheap, n_kept=1))
+    assert proposal(screened) == proposal(cheap)
+
+
+def test_a_continuous_choice_is_refined_to_the_minimum_of_the_bound():
+    space = {"x": FloatDistribution(0.0, 1.0)}
+    listening = Listening(PoolProposal(n_random=1, n_best=1, n_mutants=1))
+    sampler = GaussianProcessSampler(
+        PaperSurrogate(), seed=0, n_startup_trials=1, proposal=listening
+    )
+    study = optuna.create_study(sampler=sampler)
+    study.add_trials([told(space, {"x": x}, (x - 0.37) ** 2) for x in (0.0, 0.3, 0.5, 1.0)])
+    study.ask(space)
+    question = listening.question
+
+    def bound(rows):
+        return question.acquisition.objectives[0].bound(question.space.points(rows), 2.6)[0]
+
+    grid = bound(np.linspace(0, 1, 10_001)[:, None])
+    # The last of the radii is 0.003 wide, drawn 200 times.
+    assert bound(listening.row[None])[0] <= grid.min() + 1e-5 * np.ptp(grid)
 
 
 @pytest.mark.parametrize("bad", [TrialState.FAIL, TrialState.PRUNED])
@@ -257,18 +320,14 @@ def test_proposals_are_canonical_and_never_equal_up_to_inactive_choices():
 
 
 def test_non_canonical_trials_of_others_are_seen_as_their_canonical_form():
-    space = {"x": IntDistribution(0, 1), "y": IntDistribution(0, 1)}
-
-    def canonicalize(indices):
-        return np.stack((indices[:, 0], np.where(indices[:, 0] == 0, 0, indices[:, 1])), axis=1)
-
-    hooks = SpaceHooks(search_space=space, canonicalize=canonicalize)
-    study = optuna.create_study(
-        sampler=GaussianProcessSampler(seed=0, n_startup_trials=1, hooks=hooks)
-    )
-    study.add_trial(told(space, {"x": 0, "y": 1}, 0.0))
-    study.add_trial(told(space, {"x": 1, "y": 1}, 0.0))
-    assert study.ask(space).params == {"x": 1, "y": 0}
+    listening = Listening()
+    hooks = SpaceHooks(search_space=SPACE, canonicalize=lambda rows: rows.clip(0, 1))
+    sampler = GaussianProcessSampler(n_startup_trials=1, hooks=hooks, proposal=listening)
+    study = optuna.create_study(sampler=sampler)
+    study.add_trial(told(SPACE, dict.fromkeys(SPACE, 3), 0.0))
+    study.ask(SPACE)
+    assert listening.question.incumbents.tolist() == [[1.0] * 6]
+    assert listening.question.taken == {np.ones(6).tobytes()}
 
 
 def test_infeasible_points_are_proposed_only_when_nothing_else_is_left():
@@ -353,11 +412,13 @@ def test_known_objectives_are_exact_and_need_no_model():
         search_space=space,
         known_objectives={0: lambda rows: rows[:, 0] * 1.0, 1: lambda rows: -rows[:, 0] * 1.0},
     )
-    sampler = GaussianProcessSampler(seed=0, n_startup_trials=2, hooks=hooks)
+    listening = Listening()
+    sampler = GaussianProcessSampler(seed=0, n_startup_trials=2, hooks=hooks, proposal=listening)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     run(sampler, 8, space, lambda p: (p["x"], -p["x"]), study)
     # Both known objectives agree that x = 30 is best.
     assert {x for x, _ in points(study)[2:]} == {30}
+    assert all(o.model is None for o in listening.question.acquisition.objectives)
 
 
 def test_infinite_values_do_not_spoil_the_model():

@@ -74,6 +74,9 @@ def test_rare_feasible_points_are_found_in_a_space_that_can_be_listed():
         search_space={f"x{d}": IntDistribution(0, 9) for d in range(3)},
         is_feasible=lambda rows: rows.sum(axis=1) == 27,
     )
-    assert run(RandomSearchSampler(seed=0, hooks=hooks), 1, dict(hooks.search_space)) == [
-        (9, 9, 9)
+    # Rejection sampling alone finds the one point with a probability of 0.88.
+    found = [
+        run(RandomSearchSampler(seed=seed, hooks=hooks), 1, dict(hooks.search_space))[0]
+        for seed in range(60)
     ]
+    assert set(found) == {(9, 9, 9)}
