@@ -2,6 +2,8 @@
 """Commands from the outside: exit codes, messages, what goes to which stream."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -198,9 +200,6 @@ def test_an_interruption_before_the_run_began_keeps_nothing_and_says_so(run, mon
 
 
 def test_termination_is_an_interruption_and_its_handler_is_put_back(run, monkeypatch):
-    import os
-    import signal
-
     def run_search(config, out, *, listener):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError
@@ -267,6 +266,7 @@ def test_report_writes_the_page_where_it_is_told(run, run_directory, tmp_path):
     path = tmp_path / "[x].html"
     assert json.loads(outcome.out) == {"report": "[x].html", "bytes": path.stat().st_size}
     assert run("report", run_directory).out == f"{run_directory}/report.html\n"
+    assert run("report", run_directory, "--out", "[red]" * 50).out == "[red]" * 50 + "\n"
 
 
 # --- explain, list, help
@@ -368,7 +368,8 @@ def test_the_module_runs_as_the_program_does():
     assert done.stderr.startswith("Usage: bitscout list ")
 
 
-def test_a_reader_that_goes_away_is_no_reason_to_complain():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_reason_to_complain(unbuffered):
     code = (
         "import os, sys\n"
         "from bitscout.cli import main\n"
@@ -376,6 +377,10 @@ def test_a_reader_that_goes_away_is_no_reason_to_complain():
         "sys.exit(main(['list', '--json']))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (1, "")
