@@ -10,7 +10,7 @@ from bitscout.samplers import OPTUNA_SAMPLERS, PerTrialSampler, optuna_sampler
 
 SPACE = {"x": FloatDistribution(-1, 1), "y": IntDistribution(0, 9), "z": FloatDistribution(0, 1)}
 # Long enough to leave every sampler's startup phase.
-N_TRIALS = {"gp": 12, "nsga2": 45, "optuna-random": 5, "tpe": 15}
+N_TRIALS = {"gp": 12, "nsga2": 45, "nsga3": 45, "optuna-random": 5, "tpe": 15}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -20,7 +20,7 @@ __all__ = ["EditDistanceModel", "EditDistanceSurrogate"]
 
 FloatArray = NDArray[np.float64]
 # Sizes measured in benchmarks/sampler_ask.py.
-SCREENING = Screening(PaperSurrogate(max_observations=200), n_kept=128)
+SCREENING = Screening(PaperSurrogate(max_observations=200), n_kept=64)
 
 
 @dataclass(frozen=True)

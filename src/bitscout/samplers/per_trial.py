@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
     GPSampler,
+    NSGAIIISampler,
     NSGAIISampler,
     RandomSampler,
     TPESampler,
@@ -32,9 +35,17 @@ SamplerFactory = Callable[[int], BaseSampler]
 OPTUNA_SAMPLERS: dict[str, SamplerFactory] = {
     "gp": lambda seed: GPSampler(seed=seed),
     "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
+    "nsga3": lambda seed: _nsga3(seed),
     "optuna-random": lambda seed: RandomSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed),
 }
+
+
+def _nsga3(seed: int) -> NSGAIIISampler:
+    with warnings.catch_warnings():
+        # It is built once a trial: Optuna's notice that it is experimental would flood the log.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return NSGAIIISampler(seed=seed, population_size=20)
 
 
 def optuna_sampler(name: str, seed: int | None = None) -> PerTrialSampler:
