@@ -1,4 +1,4 @@
-"""Settings for all tests: reproducible examples, no deadlines on a shared machine."""
+"""Settings for all tests: reproducible examples, no deadlines on a shared machine, one thread."""
 
 import os
 
@@ -13,4 +13,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("bitscout")
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Tiny networks gain nothing from a second thread, and threads that wait for each other on a busy
+# machine cost a factor of ten.
+torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import torch
 from bitscout.core import Candidate, LayerBits, Metrics, QuantPolicy
 from bitscout.errors import DataError, RunError
 from bitscout.hardware import size_report
-from bitscout.pipeline import FinalStarted, TrialRecord, load_result, run_search
+from bitscout.pipeline import FinalFinished, TrialRecord, load_result, resume_search, run_search
 from bitscout.pipeline.components import build_components
 from bitscout.pipeline.finals import select_networks, uniform_policy
 from bitscout.training import evaluate, load_dataset
@@ -87,9 +87,23 @@ def test_baselines_are_the_seed_at_8_and_4_bits_and_the_best_networks_architectu
     assert len(result.verdicts) == 3
 
 
-def test_finals_on_disk_are_not_trained_again(make_tiny_config, fake_training, tmp_path):
-    from bitscout.pipeline import resume_search
+def test_networks_that_differ_in_bits_only_share_their_floating_point_network(
+    make_tiny_config, fake_training, tmp_path
+):
+    # The fake's accuracy has noise that depends on the seed it is given, and on nothing else.
+    result = run_search(make_tiny_config(), tmp_path)
+    networks = (*result.final, *result.baselines)
+    seeds = fake_training.calls[result.config.searcher.n_trials :]
+    architectures = {tuple(sorted(_architecture(record).items())) for record in networks}
+    assert len(set(seeds)) == len(architectures)
 
+
+def _architecture(record):
+    values = record.candidate.values
+    return {name: value for name, value in values.items() if not name.endswith(".bits")}
+
+
+def test_finals_on_disk_are_not_trained_again(make_tiny_config, fake_training, tmp_path):
     config = make_tiny_config()
     started = []
     run_search(config, tmp_path, listener=started.append)
@@ -97,8 +111,9 @@ def test_finals_on_disk_are_not_trained_again(make_tiny_config, fake_training, t
     before = len(fake_training.calls)
     resume_search(tmp_path, listener=started.append)
     assert len(fake_training.calls) == before
-    n_networks = len(load_result(tmp_path).final) + 3
-    assert sum(isinstance(event, FinalStarted) for event in started) == n_networks
+    finished = [event.record.name for event in started if isinstance(event, FinalFinished)]
+    networks = (*load_result(tmp_path).final, *load_result(tmp_path).baselines)
+    assert sorted(finished) == sorted(record.name for record in networks)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ def network(label, accuracy, size, number=None, value=None):
     return FinalRecord(
         name=label,
         label=label,
+        folder="final",
         number=number,
         candidate=Candidate({"x": value or label}, QuantPolicy.uniform(["a"], 4)),
         metrics=Metrics(val_accuracy=accuracy, test_accuracy=accuracy, size_bytes=size),

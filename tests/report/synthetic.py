@@ -93,10 +93,11 @@ def make_trials(config: RunConfig, n_trials: int, rng: np.random.Generator) -> l
 
 
 def make_final(name, label, number, candidate, rng, gain) -> FinalRecord:
-    folder = "baselines" if number is None else "final"
+    folder = "final" if name.isdigit() else "baselines"
     return FinalRecord(
         name=name,
         label=label,
+        folder=folder,
         number=number,
         candidate=candidate,
         metrics=metrics_of(

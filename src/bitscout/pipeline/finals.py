@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """After the search: final training of the front, and the baselines every claim is measured by.
 
-Every network gets the same recipe, and its test set is touched once. A network's seed depends on
-its candidate alone, so a front network that equals a baseline is trained once and counted twice.
+Every network gets the same recipe, and its test set is touched once. The seed of a training
+depends on the architecture alone, so networks that differ in their bits only start from the same
+floating-point network: what is compared is the bits.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
+from typing import Literal
 
 import numpy as np
+from torch import nn
 
 from bitscout.core import Candidate, QuantPolicy, child_seed, hypervolume_2d
 from bitscout.hardware import size_report
 from bitscout.pipeline.components import Components, build_plan
 from bitscout.pipeline.directory import RunDirectory
-from bitscout.pipeline.evaluate import Trained, evaluate_policies
+from bitscout.pipeline.evaluate import evaluate_policies
 from bitscout.pipeline.events import FinalFinished, FinalStarted, Listener, StageProgress
 from bitscout.pipeline.records import FinalRecord, TrialRecord
 from bitscout.pipeline.results import front_metrics, front_numbers
@@ -28,16 +30,27 @@ __all__ = ["finalize", "select_networks", "uniform_policy"]
 
 BASELINE_BITS = (8, 4)  # Of the seed network, as in BOMP-NAS Figs. 2 and 7.
 UNIFORM_BITS = range(2, 9)
+# Folders of a run directory.
+FRONT: Literal["final"] = "final"
+BASELINES: Literal["baselines"] = "baselines"
+FILES = ("weights.safetensors", "candidate.json", "metrics.json")
 
 
 @dataclass(frozen=True)
 class _Job:
     """A network to train: where it goes and what it is."""
 
-    folder: Path
+    root: Path
+    folder: Literal["final", "baselines"]
+    name: str
     label: str
     number: int | None
     candidate: Candidate
+
+    @property
+    def path(self) -> Path:
+        """The file that is written last, so that its presence means all are there."""
+        return self.root / self.folder / self.name / FILES[-1]
 
 
 def finalize(
@@ -60,21 +73,101 @@ def finalize(
     """
     jobs = _front_jobs(components, run, history) + _seed_jobs(components, run)
     # One more baseline is known only when the others are trained.
-    total = len(jobs) + 1
-    records = [
-        _train_or_read(components, run, job, (index, total), listener)
-        for index, job in enumerate(jobs, start=1)
-    ]
+    trainer = _Trainer(components, run, listener, n_networks=len(jobs) + 1)
+    records = trainer.train(jobs)
     best = max(
-        (record for record in records if record.number is not None),  # The searched ones.
+        (record for record in records if record.folder == FRONT),
         key=lambda record: (
             components.objective.values(record.metrics)[0]
             if components.config.objective.front is None
             else record.metrics["val_accuracy"]
         ),
     )
-    job = _uniform_job(components, run, best)
-    _train_or_read(components, run, job, (total, total), listener)
+    trainer.train([_uniform_job(components, run, best)])
+
+
+class _Trainer:
+    """Train networks with the final recipe, test each once, and write them.
+
+    Args:
+        components: How to train.
+        run: Where to write.
+        listener: Told of every network and epoch.
+        n_networks: How many there will be in all.
+    """
+
+    def __init__(
+        self, components: Components, run: RunDirectory, listener: Listener, n_networks: int
+    ) -> None:
+        self._components = components
+        self._run = run
+        self._listener = listener
+        self._n_networks = n_networks
+        self._n_done = 0
+
+    def train(self, jobs: Sequence[_Job]) -> list[FinalRecord]:
+        """Return the record of every job, read from disk where it is there already.
+
+        Jobs of one architecture share one floating-point network.
+        """
+        groups: dict[str, list[_Job]] = {}
+        for job in jobs:
+            key = self._components.space.architecture_key(job.candidate.values)
+            groups.setdefault(key, []).append(job)
+        records = {}
+        for key, group in groups.items():
+            missing = [job for job in group if not job.path.is_file()]
+            self._n_done += len(group) - len(missing)
+            if missing:
+                self._train_group(key, missing)
+            for job in group:
+                document = self._run.read_json(job.path)
+                records[job.name] = FinalRecord.from_json(document)
+        return [records[job.name] for job in jobs]
+
+    def _train_group(self, key: str, jobs: Sequence[_Job]) -> None:
+        """Train one architecture and quantize it once for every job."""
+        components = self._components
+        label = " and ".join(job.label for job in jobs)
+        self._listener(FinalStarted(label, self._n_done + 1, self._n_networks))
+        architecture = components.space.architecture(jobs[0].candidate.values)
+        networks = evaluate_policies(
+            architecture,
+            [job.candidate.policy for job in jobs],
+            components.data.without_test(),
+            build_plan(components, components.config.final),
+            seed=child_seed(components.config.seed, "final", key),
+            on_stage=lambda *stage: self._listener(StageProgress(*stage)),
+        )
+        for job, trained in zip(jobs, networks, strict=True):
+            test_accuracy = evaluate(
+                trained.module, components.data, "test", device=components.device
+            )
+            costs = size_report(architecture.layers(), job.candidate.policy)
+            metrics = costs.metrics(val_accuracy=trained.val_accuracy)
+            record = FinalRecord(
+                name=job.name,
+                label=job.label,
+                folder=job.folder,
+                number=job.number,
+                candidate=job.candidate,
+                metrics=replace(metrics, test_accuracy=test_accuracy),
+                float_accuracy=trained.float_accuracy,
+                files=tuple(f"{job.folder}/{job.name}/{name}" for name in FILES),
+                seconds=sum(trained.seconds.values()),
+            )
+            self._write(job, trained.module, record)
+            self._n_done += 1
+            self._listener(FinalFinished(record))
+
+    def _write(self, job: _Job, module: nn.Module, record: FinalRecord) -> None:
+        def fill(folder: Path) -> None:
+            weights, candidate, metrics = (folder / name for name in FILES)
+            save_weights(module, weights)
+            self._run.write_json(candidate, record.candidate.to_json())
+            self._run.write_json(metrics, record.to_json())
+
+        self._run.write_folder(job.path.parent, fill)
 
 
 def select_networks(
@@ -119,7 +212,14 @@ def _front_jobs(
     front = front_numbers(history, front_metrics(components.config))
     chosen = select_networks(history, front, components.config.final.max_networks)
     return [
-        _Job(run.final / str(trial.number), f"trial {trial.number}", trial.number, trial.candidate)
+        _Job(
+            root=run.path,
+            folder=FRONT,
+            name=str(trial.number),
+            label=f"trial {trial.number}",
+            number=trial.number,
+            candidate=trial.candidate,
+        )
         for trial in chosen
         if trial.candidate is not None
     ]
@@ -131,10 +231,12 @@ def _seed_jobs(components: Components, run: RunDirectory) -> list[_Job]:
     act_bits = max(bits.act_bits for bits in components.space.policy(values).values())
     return [
         _Job(
-            run.baselines / f"seed-{bits}bit",
-            f"seed network at uniform {bits} bit",
-            None,
-            Candidate(values, QuantPolicy.uniform(names, bits, act_bits)),
+            root=run.path,
+            folder=BASELINES,
+            name=f"seed-{bits}bit",
+            label=f"seed network at uniform {bits} bit",
+            number=None,
+            candidate=Candidate(values, QuantPolicy.uniform(names, bits, act_bits)),
         )
         for bits in BASELINE_BITS
     ]
@@ -144,59 +246,13 @@ def _uniform_job(components: Components, run: RunDirectory, best: FinalRecord) -
     policy = uniform_policy(components, best.candidate)
     bits = next(iter(policy.values())).weight_bits
     return _Job(
-        run.baselines / "uniform",
-        f"{best.label} at uniform {bits} bit",
-        best.number,
-        Candidate(best.candidate.values, policy),
+        root=run.path,
+        folder=BASELINES,
+        name="uniform",
+        label=f"{best.label} at uniform {bits} bit",
+        number=best.number,
+        candidate=Candidate(best.candidate.values, policy),
     )
-
-
-def _train_or_read(
-    components: Components,
-    run: RunDirectory,
-    job: _Job,
-    place: tuple[int, int],
-    listener: Listener,
-) -> FinalRecord:
-    path = job.folder / "metrics.json"
-    if path.is_file():
-        return FinalRecord.from_json(run.read_json(path))
-    listener(FinalStarted(job.label, *place))
-    start = perf_counter()
-    architecture = components.space.architecture(job.candidate.values)
-    (trained,) = evaluate_policies(
-        architecture,
-        [job.candidate.policy],
-        components.data.without_test(),
-        build_plan(components, components.config.final),
-        seed=child_seed(components.config.seed, "final", job.candidate.digest),
-        on_stage=lambda *stage: listener(StageProgress(*stage)),
-    )
-    test_accuracy = evaluate(trained.module, components.data, "test", device=components.device)
-    costs = size_report(architecture.layers(), job.candidate.policy).metrics(
-        val_accuracy=trained.val_accuracy
-    )
-    relative = job.folder.relative_to(run.path)
-    files = ("weights.safetensors", "candidate.json", "metrics.json")
-    record = FinalRecord(
-        name=job.folder.name,
-        label=job.label,
-        number=job.number,
-        candidate=job.candidate,
-        metrics=replace(costs, test_accuracy=test_accuracy),
-        float_accuracy=trained.float_accuracy,
-        files=tuple(str(relative / name) for name in files),
-        seconds=perf_counter() - start,
-    )
-    run.write_folder(job.folder, lambda folder: _write_network(run, folder, trained, record))
-    listener(FinalFinished(record))
-    return record
-
-
-def _write_network(run: RunDirectory, folder: Path, trained: Trained, record: FinalRecord) -> None:
-    save_weights(trained.module, folder / "weights.safetensors")
-    run.write_json(folder / "candidate.json", record.candidate.to_json())
-    run.write_json(folder / "metrics.json", record.to_json())
 
 
 def _error_and_log_size(trial: TrialRecord) -> tuple[float, float]:

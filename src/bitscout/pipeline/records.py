@@ -68,17 +68,20 @@ class FinalRecord:
     Attributes:
         name: Name of its directory: the trial number, or the baseline's name.
         label: What it is, for a person: ``trial 7``, ``seed network at uniform 8 bit``.
+        folder: ``final`` for a searched network, ``baselines`` for what it is compared with.
         number: The trial it is, or, for the uniform baseline, whose architecture it has; `None`
             for the seed network's baselines.
         candidate: Architecture and policy.
         metrics: Measured and computed quantities, ``test_accuracy`` among them.
         float_accuracy: Validation accuracy before quantization.
         files: Files of this network, relative to the run directory.
-        seconds: Wall time of its training.
+        seconds: Wall time of its training; the floating-point part counts for every network
+            that shares it.
     """
 
     name: str
     label: str
+    folder: Literal["final", "baselines"]
     number: int | None
     candidate: Candidate
     metrics: Metrics
@@ -91,6 +94,7 @@ class FinalRecord:
         return {
             "name": self.name,
             "label": self.label,
+            "folder": self.folder,
             "number": self.number,
             "digest": self.candidate.digest,
             **self.candidate.to_json(),
@@ -106,6 +110,7 @@ class FinalRecord:
         return cls(
             name=document["name"],
             label=document["label"],
+            folder=document["folder"],
             number=document["number"],
             candidate=Candidate.from_json(document),
             metrics=Metrics.from_json(document["metrics"]),
