@@ -23,8 +23,7 @@ lint: $(VENV)/.installed-dev  ## Style, types and import layers.
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev  ## Tests with coverage.
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage report
+	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 install: $(VENV)/.installed  ## Set up .venv with the package.
 

@@ -18,8 +18,10 @@ WORKER = """
 import sys
 import torch
 from bitscout.pipeline import load_config, resume_search, run_search
+from bitscout.pipeline.components import load_data
 torch.set_num_threads(int(sys.argv[3]))
 config, directory = load_config(sys.argv[1]), sys.argv[2]
+load_data(config)  # Imports what is slow to import: the kills shall hit the run.
 print("ready", flush=True)
 resume_search(directory) if sys.argv[4] == "resume" else run_search(config, directory)
 """

@@ -70,6 +70,7 @@ def test_the_phases_carry_what_the_recipe_says():
     assert float_phase.schedule == Triangular(0.3)
     assert qaft_phase.schedule == Cosine()
     assert (float_phase.batch_norm, qaft_phase.batch_norm) == ("update", "frozen")
+    assert (float_phase.max_grad_norm, qaft_phase.max_grad_norm) == (2.0, 1.0)
     assert (float_phase.precision, qaft_phase.precision) == ("mixed", "float32")
     shared = ("batch_size", "momentum", "weight_decay", "label_smoothing", "flip", "shift")
     for name in shared:
