@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
-from bomp_descriptors import describer
 from provenance import provenance
 from sampler_synthetic import SyntheticScore
 
+from bitscout.pipeline.hooks import describer
 from bitscout.samplers import (
     EditDistanceSurrogate,
     GaussianProcessSampler,

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from bomp_descriptors import describer
 from provenance import provenance
 from sampler_synthetic import SyntheticScore
 from scipy.stats import wilcoxon
 
+from bitscout.pipeline.hooks import describer
 from bitscout.samplers import (
     EditDistanceSurrogate,
     GaussianProcessSampler,

@@ -16,7 +16,7 @@ from bitscout.core import Budget, Objective, child_seed
 from bitscout.errors import ConfigError
 from bitscout.pipeline.config import FinalConfig, RunConfig, TrainingConfig
 from bitscout.pipeline.evaluate import EvaluationPlan
-from bitscout.pipeline.hooks import NetworkDescriber, space_hooks
+from bitscout.pipeline.hooks import describer, space_hooks
 from bitscout.quantization import (
     ActivationObserver,
     LayerOutputObserver,
@@ -237,7 +237,7 @@ def build_sampler(components: Components) -> BaseSampler:
         if section.surrogate == "paper":
             surrogate = PaperSurrogate()
         else:
-            surrogate = EditDistanceSurrogate(NetworkDescriber(components.space))
+            surrogate = EditDistanceSurrogate(describer(components.space))
     return GaussianProcessSampler(
         surrogate,
         n_startup_trials=section.n_startup_trials,

@@ -8,26 +8,19 @@ meet.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
 
-from bitscout.core import BompScore, Budget, LayerGraph, Objective
+from bitscout.core import BompScore, Budget, Objective
 from bitscout.samplers import Descriptors, SpaceHooks
 from bitscout.space import SearchSpace
 
-__all__ = ["NetworkDescriber", "space_hooks"]
+__all__ = ["describer", "space_hooks"]
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
-
-_Tuples = list[tuple[int, ...]]
-# Kinds of layers and skips in an edit distance; any different numbers would do.
-CONV, DEPTHWISE, LINEAR = 0, 1, 2
-ADD = 0
-CACHED_NETWORKS = 20_000  # Some kB each; a search of 10,000 trials meets its incumbents again.
 
 
 def space_hooks(space: SearchSpace, objective: Objective, budget: Budget) -> SpaceHooks:
@@ -58,58 +51,18 @@ def space_hooks(space: SearchSpace, objective: Objective, budget: Budget) -> Spa
     )
 
 
-class NetworkDescriber:
-    """Describe networks for the edit distance: layers with their bits, and residual additions.
+def describer(space: SearchSpace) -> Callable[[IndexArray], Descriptors]:
+    """Return what the edit distance needs: layers with their bits, and residual additions.
 
-    A layer is (kind, output channels, kernel, stride, weight bits), after AutoKeras with the bits
-    as fourth attribute; a skip is (layer it starts after, layers it spans, kind).
-
-    Args:
-        space: Where the points come from.
+    A layer is (kind, output channels, kernel, stride, weight bits): AutoKeras' attributes with
+    the bits as a fourth. A skip is (layer it starts after, layers it spans, kind).
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        self._space = space
-        self._one = lru_cache(maxsize=CACHED_NETWORKS)(self._describe_one)
+    def describe(indices: IndexArray) -> Descriptors:
+        table = space.tabulate(indices)
+        return Descriptors(table.layers, table.n_layers, table.skips, table.n_skips)
 
-    def __call__(self, indices: IndexArray) -> Descriptors:
-        """Return the networks at `indices`, shape ``(n, D)``."""
-        described = [self._one(tuple(row)) for row in np.asarray(indices).tolist()]
-        return Descriptors.from_sequences(
-            [layers for layers, _ in described], [skips for _, skips in described]
-        )
-
-    def _describe_one(self, row: tuple[int, ...]) -> tuple[_Tuples, _Tuples]:
-        values = self._space.decode(list(row))
-        graph, policy = self._space.layers(values), self._space.policy(values)
-        layers: _Tuples = [
-            (
-                DEPTHWISE if layer.is_depthwise else CONV if layer.kind == "conv" else LINEAR,
-                layer.out_channels,
-                layer.kernel[0],
-                layer.stride[0],
-                policy[layer.name].weight_bits,
-            )
-            for layer in graph
-        ]
-        return layers, _skips(graph)
-
-
-def _skips(graph: LayerGraph) -> _Tuples:
-    """Return one (start, length, kind) per addition, counted in layers from the input."""
-    depth: dict[str, int] = {}
-    skips: _Tuples = []
-    n_layers = 0
-    for node in graph.nodes:
-        before = [depth[name] for name in node.inputs]
-        if node.op in ("conv", "linear"):
-            n_layers += 1
-            depth[node.name] = n_layers
-        else:
-            depth[node.name] = max(before, default=0)
-        if node.op == "add":
-            skips.append((min(before), max(before) - min(before), ADD))
-    return skips
+    return describe
 
 
 def _size_term(space: SearchSpace, objective: BompScore) -> Callable[[IndexArray], FloatArray]:

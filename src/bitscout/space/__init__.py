@@ -5,6 +5,7 @@ from bitscout.space.base import Architecture, IndexArray, SearchSpace
 from bitscout.space.bomp import BompSpace
 from bitscout.space.bomp_table import BOMP_WIDTHS
 from bitscout.space.choice import Choice, ChoiceKind
+from bitscout.space.layer_table import ADD, CONV, DEPTHWISE, LINEAR, LayerTable
 from bitscout.space.mobilenet_spec import (
     STEM_KERNEL,
     BlockSpec,
@@ -15,7 +16,11 @@ from bitscout.space.mobilenet_spec import (
 from bitscout.space.summary import LayerSummary, SpaceSummary
 
 __all__ = [
+    "ADD",
     "BOMP_WIDTHS",
+    "CONV",
+    "DEPTHWISE",
+    "LINEAR",
     "STEM_KERNEL",
     "Architecture",
     "BlockSpec",
@@ -24,6 +29,7 @@ __all__ = [
     "ChoiceKind",
     "IndexArray",
     "LayerSummary",
+    "LayerTable",
     "MobileNetSpec",
     "SearchSpace",
     "SpaceSummary",

@@ -37,6 +37,7 @@ from bitscout.core import LayerBits, QuantPolicy, Values
 from bitscout.errors import ConfigError
 from bitscout.space.base import IndexArray, SearchSpace
 from bitscout.space.bomp_explain import explain_rows
+from bitscout.space.bomp_layers import tabulate_layers
 from bitscout.space.bomp_size import BIAS_BITS, count_bits
 from bitscout.space.bomp_table import (
     BASE_CHANNELS,
@@ -51,6 +52,7 @@ from bitscout.space.bomp_table import (
     table_rows,
 )
 from bitscout.space.choice import Choice
+from bitscout.space.layer_table import LayerTable
 from bitscout.space.mobilenet_spec import BlockSpec, MobileNetSpec, round_channels
 from bitscout.space.summary import LayerSummary, SpaceSummary
 
@@ -171,6 +173,15 @@ class BompSpace(SearchSpace):
         return {choice.name: column for column, choice in enumerate(self.choices)}
 
     @cached_property
+    def _integers(self) -> dict[str, IndexArray]:
+        """Values of each row of the table but the widths."""
+        return {
+            name: np.array(choice.values, dtype=np.int64)
+            for name, choice in self._table.items()
+            if not name.endswith(".width")
+        }
+
+    @cached_property
     def _channels(self) -> dict[int, IndexArray]:
         """Output channels of each block by width index, shape ``(n_widths,)``."""
         return {p: self._rounded(BASE_CHANNELS[p]) for p in POSITIONS}
@@ -260,6 +271,10 @@ class BompSpace(SearchSpace):
         weight_bits, n_biases = self._count(indices)
         return weight_bits + BIAS_BITS * n_biases
 
+    def tabulate(self, indices: ArrayLike) -> LayerTable:
+        """Return the layers of each network; see `SearchSpace.tabulate`."""
+        return tabulate_layers(dict(self._rows(indices)), self.n_classes)
+
     def _count(self, indices: ArrayLike) -> tuple[IndexArray, IndexArray]:
         return count_bits(dict(self._rows(indices)), self.input_shape[0], self.n_classes)
 
@@ -269,11 +284,12 @@ class BompSpace(SearchSpace):
         A ``blockN.width`` comes as ``blockN.channels``, that of block 1 as ``stem.channels`` too.
         """
         points = self.check_indices(indices)
-        for name, choice in self._table.items():
+        zeros = np.zeros(len(points), np.int64)
+        for name in self._table:
             column = self._column.get(name)
-            index = np.zeros(len(points), np.int64) if column is None else points[:, column]
+            index = zeros if column is None else points[:, column]
             if not name.endswith(".width"):
-                yield name, np.array(choice.values, dtype=np.int64)[index]
+                yield name, self._integers[name][index]
                 continue
             position = int(name[len("block")])
             yield f"block{position}.channels", self._channels[position][index]
