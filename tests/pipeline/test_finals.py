@@ -1,10 +1,12 @@
 """Which networks are trained at the end, against which baselines, and what lies on disk."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from bitscout.core import Candidate, LayerBits, Metrics, QuantPolicy
+from bitscout.core import Candidate, Layer, LayerBits, LayerGraph, Metrics, QuantPolicy
 from bitscout.errors import DataError, RunError
 from bitscout.hardware import size_report
 from bitscout.pipeline import FinalFinished, TrialRecord, load_result, resume_search, run_search
@@ -60,10 +62,20 @@ def test_uniform_policy_is_the_nearest_in_size(make_tiny_config):
         assert distance[next(iter(chosen.values())).weight_bits] == min(distance.values())
 
 
-def test_a_uniform_candidate_is_its_own_nearest(make_tiny_config):
+def test_of_two_equally_near_widths_the_wider_is_taken():
+    # Two layers of 6 weights: one at 4 and one at 5 bits lies half way between uniform 4 and 5.
+    graph = LayerGraph((Layer("a", "linear", 2, 3), Layer("b", "linear", 3, 2)))
+    components = SimpleNamespace(space=SimpleNamespace(layers=lambda values: graph))
+    policy = QuantPolicy({"a": LayerBits(4, 8), "b": LayerBits(5, 8)})
+    chosen = uniform_policy(components, Candidate({}, policy))
+    assert chosen == QuantPolicy.uniform(["a", "b"], 5)
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_a_uniform_candidate_is_its_own_nearest(make_tiny_config, bits):
     components = build_components(make_tiny_config())
     values = components.space.seed_values()
-    policy = QuantPolicy.uniform(components.space.layers(values).names, 5)
+    policy = QuantPolicy.uniform(components.space.layers(values).names, bits)
     assert uniform_policy(components, Candidate(values, policy)) == policy
 
 

@@ -1,0 +1,59 @@
+"""What samplers are told equals what a trial is told, candidate by candidate."""
+
+import numpy as np
+import pytest
+
+from bitscout.core import BompScore, Budget, FrontObjective
+from bitscout.hardware import size_report
+from bitscout.pipeline.hooks import describer, space_hooks
+from bitscout.space import BompSpace
+
+SPACE = BompSpace()
+ROWS = np.vstack([SPACE.seed_indices(), SPACE.sample_indices(np.random.default_rng(0), 40)])
+
+
+def metrics(row, accuracy=0.5):
+    values = SPACE.decode(row)
+    return size_report(SPACE.layers(values), SPACE.policy(values)).metrics(val_accuracy=accuracy)
+
+
+def test_known_term_is_the_score_without_its_accuracy_part():
+    objective = BompScore(0.8, 6)
+    hooks = space_hooks(SPACE, objective, Budget())
+    expected = [objective.values(metrics(row, accuracy=0.0))[0] for row in ROWS]
+    np.testing.assert_allclose(hooks.known_term(ROWS), expected, rtol=1e-12)
+    assert not hooks.known_objectives
+    assert hooks.is_feasible is None
+
+
+def test_sizes_are_known_objectives_in_bytes_and_accuracy_is_not():
+    objective = FrontObjective(("size_bytes", "val_accuracy", "weight_bytes", "macs"))
+    hooks = space_hooks(SPACE, objective, Budget())
+    assert hooks.known_term is None
+    assert sorted(hooks.known_objectives) == [0, 2]
+    for position, name in ((0, "size_bytes"), (2, "weight_bytes")):
+        expected = [metrics(row)[name] for row in ROWS]
+        assert hooks.known_objectives[position](ROWS).tolist() == expected
+
+
+def test_feasible_rows_are_those_the_budget_lets_pass():
+    sizes = sorted(metrics(row)["size_bytes"] for row in ROWS)
+    # The bound is one of the sizes: a budget is inclusive.
+    budget = Budget(size_kb=sizes[20] / 1000)
+    hooks = space_hooks(SPACE, BompScore(), budget)
+    expected = [budget.reason(metrics(row)) is None for row in ROWS]
+    assert hooks.is_feasible(ROWS).tolist() == expected
+    assert sum(expected) == 21
+
+
+def test_search_space_lists_every_choice_in_order_with_its_length():
+    hooks = space_hooks(SPACE, BompScore(), Budget())
+    lengths = [(d.low, d.high + 1) for d in hooks.search_space.values()]
+    assert list(hooks.search_space) == [choice.name for choice in SPACE.choices]
+    assert lengths == [(0, len(choice.values)) for choice in SPACE.choices]
+
+
+@pytest.mark.parametrize("index", [0, 5])
+def test_described_networks_have_a_layer_for_each_of_the_graph(index):
+    described = describer(SPACE)(ROWS)
+    assert described.n_layers[index] == len(SPACE.layers(SPACE.decode(ROWS[index])))
