@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from bitscout.errors import InfeasibleError, RunError
 from bitscout.pipeline import (
@@ -243,3 +244,15 @@ def test_a_full_disk_keeps_what_is_finished(
     monkeypatch.undo()
     kept = load_result(tmp_path / "full").complete
     assert 0 < len(kept) < 8
+
+
+def test_a_run_keeps_to_its_number_of_threads_and_gives_them_back(
+    make_tiny_config, fake_training, tmp_path
+):
+    seen = set()
+    before = torch.get_num_threads()
+    config = make_tiny_config(threads=before + 1, searcher={"n_trials": 2})
+    run_search(config, tmp_path, listener=lambda _: seen.add(torch.get_num_threads()))
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
+    assert load_result(tmp_path).environment["threads"] == before + 1

@@ -254,6 +254,8 @@ class RunConfig(_Section):
         name: Name of the run and of its default directory.
         seed: Root of every random stream.
         device: ``auto`` takes CUDA where there is a GPU.
+        threads: Processor threads of one training; null leaves it to PyTorch. The history depends
+            on it in its last digits.
         dataset: What to learn.
         space: What may be chosen.
         searcher: Who chooses.
@@ -269,6 +271,7 @@ class RunConfig(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt | None = None
     dataset: DatasetConfig = DatasetConfig()
     space: SpaceConfig = SpaceConfig()
     searcher: SearcherConfig = SearcherConfig()

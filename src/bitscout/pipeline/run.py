@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
+
+import torch
 
 from bitscout.errors import RunError
 from bitscout.pipeline.components import Components, build_components, describe_data
@@ -50,7 +54,7 @@ def run_search(
     run = RunDirectory(out)
     run.check_is_free()
     components = build_components(config, space=space, data=data)
-    with run.lock():
+    with run.lock(), _threads(config.threads):
         run.check_is_free()
         run.write_json(run.dataset, describe_data(components.data))
         run.write_json(run.environment, describe_environment(components.device))
@@ -84,7 +88,7 @@ def resume_search(
     config = load_config(run.config)
     components = build_components(config, space=space, data=data)
     _check_same_data(run, components)
-    with run.lock():
+    with run.lock(), _threads(config.threads):
         _carry_on(components, run, listener)
     return load_result(run.path)
 
@@ -98,6 +102,17 @@ def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> 
         run.done,
         {"last_search_seconds": searched - start, "last_final_seconds": perf_counter() - searched},
     )
+
+
+@contextlib.contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Compute with `n` threads for a while; `None` changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if n is None else n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_same_data(run: RunDirectory, components: Components) -> None:
