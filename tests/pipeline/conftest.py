@@ -49,12 +49,14 @@ class FakeTraining:
 
     Attributes:
         calls: The seeds it was called with.
+        test_splits: The test splits it could have looked at.
         fail_on: Calls, counted from 0, that diverge.
         crash_on: Calls, counted from 0, during which the process is interrupted.
     """
 
     def __init__(self):
         self.calls = []
+        self.test_splits = set()
         self.fail_on = set()
         self.crash_on = set()
         self.accuracy = None
@@ -62,6 +64,7 @@ class FakeTraining:
     def __call__(self, architecture, policies, data, plan, *, seed, on_stage):
         number = len(self.calls)
         self.calls.append(seed)
+        self.test_splits.add(data.test)
         if number in self.crash_on:
             raise KeyboardInterrupt
         if number in self.fail_on:

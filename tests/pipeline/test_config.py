@@ -75,6 +75,7 @@ def test_numbers_are_read_as_yaml_1_2_does(text):
         (["objective.front=[accuracy, accuracy]"], r"metrics must be different"),
         (["objective.front=[accuracy]"], r"`objective\.front`: .*at least 2"),
         (["objective={front: null, score: null}"], r"`objective`: .*a `score` or a `front`"),
+        (["objective.front=[macs, size_bytes]"], r"accuracy must be one of the metrics"),
         (["budget.latency_ms=3"], r"`budget\.latency_ms` is not a key"),
         (["seed"], r"--set expects key\.path=value, .* got 'seed'"),
         (["seed.x=1", "seed.y=2", "name.z=1"], r"Cannot set `name\.z`: `name` is a value"),

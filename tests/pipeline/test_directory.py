@@ -22,6 +22,12 @@ def test_a_leftover_lock_alone_does_not_make_a_directory_taken(tmp_path):
     RunDirectory(tmp_path).check_is_free()
 
 
+def test_what_a_run_killed_before_its_configuration_leaves_does_not_block_the_next(tmp_path):
+    for name in (".lock", "dataset.json", "environment.json", ".config.yaml.tmp"):
+        (tmp_path / name).write_text("half")
+    RunDirectory(tmp_path).check_is_free()
+
+
 def test_occupied_directories_are_refused_by_kind(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="is a file"):

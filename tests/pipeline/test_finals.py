@@ -1,5 +1,6 @@
 """Which networks are trained at the end, against which baselines, and what lies on disk."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,6 +114,40 @@ def test_networks_that_differ_in_bits_only_share_their_floating_point_network(
 def _architecture(record):
     values = record.candidate.values
     return {name: value for name, value in values.items() if not name.endswith(".bits")}
+
+
+def test_a_final_network_that_diverges_is_recorded_and_the_others_are_trained(
+    make_tiny_config, fake_training, tmp_path
+):
+    config = make_tiny_config(searcher={"name": "random"})
+    fake_training.fail_on = {9}
+    result = run_search(config, tmp_path)
+    assert result.state == "complete"
+    assert len(result.failures) >= 1
+    assert all("the loss is nan" in failure["reason"] for failure in result.failures)
+    names = {record.name for record in (*result.final, *result.baselines)}
+    assert not names & {failure["name"] for failure in result.failures}
+    assert result.final
+    (tmp_path / "done.json").unlink()
+    before = len(fake_training.calls)
+    assert resume_search(tmp_path).to_json() == result.to_json()
+    assert len(fake_training.calls) == before
+
+
+def test_a_front_of_which_nothing_can_be_trained_is_an_error(
+    make_tiny_config, fake_training, tmp_path
+):
+    fake_training.fail_on = set(range(8, 100))
+    with pytest.raises(RunError, match=r"None of the final networks could be trained: .*nan"):
+        run_search(make_tiny_config(), tmp_path)
+    assert len(load_result(tmp_path).complete) == 8
+
+
+def test_the_best_trial_is_always_trained():
+    # The best by score is the small one, which adds least hypervolume.
+    trials = [trial(0, 0.80, 1000), trial(1, 0.81, 1100), trial(2, 0.9, 9000)]
+    trials[1] = replace(trials[1], values=(2.0,))
+    assert 1 in [t.number for t in select_networks(trials, (0, 1, 2), 1)]
 
 
 def test_finals_on_disk_are_not_trained_again(make_tiny_config, fake_training, tmp_path):

@@ -23,7 +23,7 @@ def test_known_term_is_the_score_without_its_accuracy_part():
     expected = [objective.values(metrics(row, accuracy=0.0))[0] for row in ROWS]
     np.testing.assert_allclose(hooks.known_term(ROWS), expected, rtol=1e-12)
     assert not hooks.known_objectives
-    assert hooks.is_feasible is None
+    assert hooks.violation is None
 
 
 def test_sizes_are_known_objectives_in_bytes_and_accuracy_is_not():
@@ -42,7 +42,7 @@ def test_feasible_rows_are_those_the_budget_lets_pass():
     budget = Budget(size_kb=sizes[20] / 1000)
     hooks = space_hooks(SPACE, BompScore(), budget)
     expected = [budget.reason(metrics(row)) is None for row in ROWS]
-    assert hooks.is_feasible(ROWS).tolist() == expected
+    assert (hooks.violation(ROWS) <= 0).tolist() == expected
     assert sum(expected) == 21
 
 

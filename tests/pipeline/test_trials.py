@@ -11,6 +11,7 @@ from bitscout.pipeline import (
     TrialFinished,
     TrialStarted,
     load_result,
+    make_config,
     resume_search,
     run_search,
 )
@@ -256,3 +257,77 @@ def test_a_run_keeps_to_its_number_of_threads_and_gives_them_back(
     assert seen == {before + 1}
     assert torch.get_num_threads() == before
     assert load_result(tmp_path).environment["threads"] == before + 1
+
+
+def test_the_search_never_has_the_test_set(make_tiny_config, fake_training, tmp_path):
+    run_search(make_tiny_config(), tmp_path)
+    assert fake_training.test_splits == {None}
+
+
+@pytest.mark.parametrize("size_kb", [2.2, 2.5, 4])
+def test_bomp_finds_candidates_where_one_in_a_hundred_thousand_fits(
+    make_tiny_config, fake_training, tmp_path, size_kb
+):
+    config = make_tiny_config(space={"name": "bomp"}, budget={"size_kb": size_kb})
+    # The whole of Table I: its smallest network on digits has 2.06 kB.
+    document = config.model_dump()
+    document["space"] = {"name": "bomp"}
+    result = run_search(make_config(document), tmp_path)
+    assert [trial.outcome for trial in result.trials] == ["infeasible"] + ["complete"] * 7
+    assert len({trial.candidate.digest for trial in result.trials}) == 8
+
+
+def test_another_configuration_beside_the_journal_is_refused(
+    make_tiny_config, fake_training, tmp_path
+):
+    fake_training.crash_on = {3}
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_tiny_config(), tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("ref_size: 8.0", "ref_size: 6.0"))
+    with pytest.raises(RunError, match="belongs to another configuration"):
+        resume_search(tmp_path)
+
+
+def test_more_trials_may_be_asked_for_on_resume(make_tiny_config, fake_training, tmp_path):
+    fake_training.crash_on = {3}
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_tiny_config(), tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("n_trials: 8", "n_trials: 10"))
+    assert len(resume_search(tmp_path).trials) == 10
+
+
+def test_a_search_that_only_fails_stops_again_on_resume(make_tiny_config, fake_training, tmp_path):
+    fake_training.fail_on = set(range(100))
+    with pytest.raises(RunError, match="all failed"):
+        run_search(make_tiny_config(searcher={"n_trials": 30}), tmp_path)
+    with pytest.raises(RunError, match="all failed"):
+        resume_search(tmp_path)
+    assert len(fake_training.calls) == 10
+
+
+@pytest.mark.parametrize("name", ["gp", "nsga2", "nsga3", "tpe", "random", "bomp"])
+def test_a_run_cut_after_any_write_goes_on_to_the_same_history(
+    name, make_tiny_config, fake_training, tmp_path, monkeypatch
+):
+    sizes = []
+    original = ExclusiveJournalFile._write
+
+    def write(self, lines):
+        original(self, lines)
+        sizes.append((tmp_path / "straight" / "study.journal").stat().st_size)
+
+    config = make_tiny_config(searcher={"name": name, "n_trials": 26, "batch": 3})
+    monkeypatch.setattr(ExclusiveJournalFile, "_write", write)
+    straight = run_search(config, tmp_path / "straight")
+    monkeypatch.setattr(ExclusiveJournalFile, "_write", original)
+    whole = (tmp_path / "straight" / "study.journal").read_bytes()
+    rng = np.random.default_rng(0)
+    for cut in [*rng.choice(sizes, 4, replace=False), sizes[-1] - 7]:
+        directory = tmp_path / f"cut{cut}"
+        directory.mkdir()
+        for file in ("config.yaml", "dataset.json", "environment.json"):
+            (directory / file).write_bytes((tmp_path / "straight" / file).read_bytes())
+        (directory / "study.journal").write_bytes(whole[:cut])
+        assert history(resume_search(directory)) == history(straight)

@@ -1,5 +1,7 @@
 """Who wins, by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from bitscout.core import Candidate, Metrics, QuantPolicy
@@ -83,10 +85,30 @@ def test_sentences_say_who_beats_whom():
     assert sentence(0.9, 50) == (
         "trial 1 beats seed, 8 bit: +10.0 points (standard error 5.0) at 0.50x its size."
     )
-    assert sentence(0.7, 150).startswith(
-        "Nothing found beats seed, 8 bit: trial 1 has -10.0 points"
-    )
+    assert sentence(0.7, 150).startswith("trial 1 does not beat seed, 8 bit: -10.0 points")
     assert sentence(0.9, 150).startswith("trial 1 trades with seed, 8 bit: +10.0 points")
+
+
+def test_twin_sentences_are_about_the_bits_alone():
+    baseline = network("trial 1 at uniform 5 bit", 0.8, 100, 1)
+    (verdict,) = judge([network("trial 1", 0.9, 100, 1)], [baseline], n_test=0)
+    assert verdict.is_twin
+    assert verdict.sentence() == (
+        "Mixing bits pays: trial 1 against trial 1 at uniform 5 bit, +10.0 points (standard error "
+        "0.0) at 1.00x its size."
+    )
+
+
+def test_the_test_set_does_not_choose_the_rival():
+    final = [
+        replace(network("lucky", 0.99, 50, 1), metrics=metrics(0.7, 0.99, 50)),
+        replace(network("chosen", 0.8, 60, 2), metrics=metrics(0.9, 0.8, 60)),
+    ]
+    assert judge(final, [network("b", 0.8, 100)], n_test=0)[0].rival == "chosen"
+
+
+def metrics(validation, test, size):
+    return Metrics(val_accuracy=validation, test_accuracy=test, size_bytes=size)
 
 
 def test_nothing_searched_gives_no_verdict():

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from bitscout.report import front_table, networks_table, show_run, verdict_lines
+from bitscout.report.headline import verdict_summary
 
 
 def printed(renderable, width=80):
@@ -43,12 +44,18 @@ def test_the_front_of_several_metrics_has_no_score(runs):
 
 def test_verdicts_come_with_their_summary(complete, runs):
     summary, grid = verdict_lines(complete)
-    assert summary.plain.startswith("The search beats")
+    assert summary.plain == verdict_summary(complete)
     lines = printed(grid, 200).splitlines()
     assert [line.split(maxsplit=1) for line in map(str.strip, lines)] == [
         [verdict.outcome, verdict.sentence()] for verdict in complete.verdicts
     ]
     assert verdict_lines(runs["unfinished"]) == []
+
+
+def test_networks_that_could_not_be_trained_are_named_with_the_reason(complete):
+    failure = {"name": "uniform", "label": "trial 3 at uniform 5 bit", "reason": "the loss is nan"}
+    lines = verdict_lines(dataclasses.replace(complete, failures=(failure,)))
+    assert lines[-1].plain == "trial 3 at uniform 5 bit could not be trained: the loss is nan"
 
 
 def test_long_verdicts_wrap_between_words(complete):

@@ -332,7 +332,7 @@ def test_non_canonical_trials_of_others_are_seen_as_their_canonical_form():
 
 def test_infeasible_points_are_proposed_only_when_nothing_else_is_left():
     space = {"x": IntDistribution(0, 3), "y": IntDistribution(0, 1)}
-    hooks = SpaceHooks(search_space=space, is_feasible=lambda rows: rows[:, 0] < 2)
+    hooks = SpaceHooks(search_space=space, violation=lambda rows: rows[:, 0] - 1.0)
     sampler = GaussianProcessSampler(seed=0, n_startup_trials=2, hooks=hooks)
     study = run(sampler, 8, space, lambda p: p["x"])
     assert {x for x, _ in points(study)[:4]} == {0, 1}

@@ -49,7 +49,7 @@ def test_eligible_rows_are_feasible_then_free_then_anything():
     space = DesignSpace.of(
         {"x": IntDistribution(0, 3)},
         SpaceHooks(
-            search_space={"x": IntDistribution(0, 3)}, is_feasible=lambda rows: rows[:, 0] > 1
+            search_space={"x": IntDistribution(0, 3)}, violation=lambda rows: 2.0 - rows[:, 0]
         ),
     )
     rows = np.array([[0.0], [1.0], [2.0], [3.0], [2.0]])

@@ -72,7 +72,7 @@ def test_a_draw_depends_on_seed_and_study_alone():
 def test_rare_feasible_points_are_found_in_a_space_that_can_be_listed():
     hooks = SpaceHooks(
         search_space={f"x{d}": IntDistribution(0, 9) for d in range(3)},
-        is_feasible=lambda rows: rows.sum(axis=1) == 27,
+        violation=lambda rows: 27.0 - rows.sum(axis=1),
     )
     # Rejection sampling alone finds the one point with a probability of 0.88.
     found = [

@@ -26,7 +26,7 @@ _NAMES: dict[str, dict[str, str]] = {
     },
     "hardware": {
         "size": "Bytes of weights and int32 biases, multiply-accumulates and bit operations; "
-        "always computed, bounded by budget.size_kb, budget.macs, budget.bops.",
+        "always computed; budget.size_kb bounds the size.",
     },
     "datasets": {
         "digits": "8x8 handwritten digits, embedded: needs no file.",

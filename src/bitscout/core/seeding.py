@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from operator import index
 
 import numpy as np
 
@@ -34,7 +35,9 @@ def child_seed(root: int, *path: str | int) -> int:
     if root < 0:
         msg = f"`seed` must be >= 0, got {root}."
         raise ConfigError(msg)
-    digest = hashlib.sha256(repr((int(root), *path)).encode()).digest()
+    # NumPy's integers print their type from version 2 on; an index is an index.
+    parts = [part if isinstance(part, str) else index(part) for part in path]
+    digest = hashlib.sha256(repr((int(root), *parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

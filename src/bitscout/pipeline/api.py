@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from bitscout.core import child_seed
 from bitscout.errors import ConfigError
 from bitscout.pipeline.config import RunConfig
-from bitscout.pipeline.directory import next_free_directory
+from bitscout.pipeline.directory import RunDirectory, next_free_directory
 from bitscout.pipeline.events import Listener, ignore_events
-from bitscout.pipeline.load import make_config, preset_document, set_key
+from bitscout.pipeline.load import load_config, make_config, preset_document, set_key
 from bitscout.pipeline.results import RunResult
 from bitscout.pipeline.run import resume_search, run_search
 from bitscout.space import SearchSpace
@@ -37,9 +37,11 @@ def search(
 
     Args:
         preset: A preset to start from; every key not set elsewhere comes from it.
-        space: A `SearchSpace`, a name, or the ``space`` section of a configuration.
-        data: An `ImageData`, a torch `Dataset` of training images, a name, or the ``dataset``
-            section of a configuration.
+        space: A `SearchSpace`, a name, or keys of the ``space`` section of a configuration. Keys
+            of the preset stay where they are not given, unless the name is another one.
+        data: An `ImageData`, a torch `Dataset` of training images, a name, or keys of the
+            ``dataset`` section, likewise. An `ImageData` is split already: ``validation`` and
+            ``limit`` do not apply to it.
         out: The run directory; by default ``runs/<name>``, or the next free number.
         settings: Other keys by their path, ``{"searcher.n_trials": 20, "seed": 1}``.
         resume: Go on with the run in `out`; only `space` and `data` objects are looked at then.
@@ -55,20 +57,25 @@ def search(
         InfeasibleError: If no candidate fits the budget.
     """
     space_object = space if isinstance(space, SearchSpace) else None
-    document = preset_document(preset) if preset is not None else {}
-    for key, value in (("space", space), ("dataset", data)):
-        section = _section(value)
-        if section is not None:
-            document[key] = section
-    for path, value in (settings or {}).items():
-        set_key(document, path, value)
-    config = make_config(document, source="bitscout.search")
-    data_object = _data_object(data, config)
     if resume:
         if out is None:
             msg = "`resume` needs `out`, the directory of the run to go on with; got None."
             raise ConfigError(msg)
+        run = RunDirectory(out)
+        run.check_is_run()
+        data_object = _data_object(data, load_config(run.config))
         return resume_search(out, space=space_object, data=data_object, listener=listener)
+    document = preset_document(preset) if preset is not None else {}
+    for key, value in (("space", space), ("dataset", data)):
+        section = _section(value)
+        if section is not None:
+            old = document.get(key, {})
+            is_same = section.get("name", old.get("name")) == old.get("name")
+            document[key] = {**old, **section} if is_same else section
+    for path, value in (settings or {}).items():
+        set_key(document, path, value)
+    config = make_config(document, source="bitscout.search")
+    data_object = _data_object(data, config)
     directory = next_free_directory(Path("runs"), config.name) if out is None else Path(out)
     return run_search(config, directory, space=space_object, data=data_object, listener=listener)
 

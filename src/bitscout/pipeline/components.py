@@ -39,7 +39,7 @@ from bitscout.samplers import (
     optuna_sampler,
 )
 from bitscout.space import BompSpace, SearchSpace
-from bitscout.training import ImageData, Recipe, load_dataset
+from bitscout.training import Augmenter, ImageData, Recipe, load_dataset
 
 __all__ = [
     "Components",
@@ -103,6 +103,8 @@ def build_components(
     """
     device = choose_device(config.device)
     data = load_data(config) if data is None else data
+    if config.training.shift is not None:
+        Augmenter(data, flip=False, shift=config.training.shift)  # Refuses what cannot be done.
     return Components(
         config=config,
         data=data.to(device),

@@ -7,11 +7,19 @@ values of the wrong type are refused with the nearest known key, what was expect
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bitscout.core import METRIC_DIRECTIONS, BompScore, Budget, FrontObjective, Objective
+from bitscout.core import (
+    METRIC_DIRECTIONS,
+    BompScore,
+    Budget,
+    FrontObjective,
+    Objective,
+    canonical_json,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -25,6 +33,7 @@ __all__ = [
     "SearcherConfig",
     "SpaceConfig",
     "TrainingConfig",
+    "config_digest",
 ]
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -95,8 +104,8 @@ class SearcherConfig(_Section):
             defaults: ``tpe``, ``gp``, ``nsga2``, ``nsga3``.
         surrogate: Model of ``bomp``: ``paper``, ``edit-distance`` or ``scaled``.
         n_trials: Candidates to evaluate, infeasible and failed ones included.
-        n_startup_trials: Candidates before ``bomp`` asks its model: the seed network and random
-            ones.
+        n_startup_trials: Completed trials before ``bomp`` asks its model: the seed network and
+            random ones.
         batch: Candidates proposed together; the history depends on it.
         beta: Weight of the posterior standard deviation in UCB.
     """
@@ -149,6 +158,9 @@ class ObjectiveConfig(_Section):
             if name not in COMPUTED_METRICS:
                 msg = f"{name!r} needs a hardware model, and this version has none"
                 raise ValueError(msg)
+        if "val_accuracy" not in names:
+            msg = "accuracy must be one of the metrics: the others need no search of trainings"
+            raise ValueError(msg)
         if len(set(names)) != len(names):
             msg = "metrics must be different"
             raise ValueError(msg)
@@ -166,17 +178,13 @@ class BudgetConfig(_Section):
 
     Attributes:
         size_kb: Largest size in kB (1000 bytes), weights and int32 biases.
-        macs: Most multiply-accumulates for one input.
-        bops: Most bit operations for one input.
     """
 
     size_kb: PositiveFloat | None = None
-    macs: PositiveFloat | None = None
-    bops: PositiveFloat | None = None
 
     def build(self) -> Budget:
         """Return the budget these keys describe."""
-        return Budget(size_kb=self.size_kb, macs=self.macs, bops=self.bops)
+        return Budget(size_kb=self.size_kb)
 
 
 class TrainingConfig(_Section):
@@ -186,7 +194,7 @@ class TrainingConfig(_Section):
         epochs: Epochs in floating point.
         qaft_epochs: Epochs of quantization-aware fine-tuning; 0 judges after calibration alone.
         batch_size: Images a step.
-        lr: Peak learning rate; null takes 0.1 * batch_size / 128.
+        lr: Peak learning rate; null takes 0.2 * batch_size / 128.
         flip: Mirror training images; null leaves it to the data set (digits: no).
         shift: Shift training images by up to this many pixels; null is an eighth of the edge.
     """
@@ -205,8 +213,8 @@ class FinalConfig(_Section):
     Attributes:
         epochs: Epochs in floating point.
         qaft_epochs: Epochs of quantization-aware fine-tuning.
-        max_networks: Train at most this many networks of the front, those with the best score
-            or the largest hypervolume first; null trains all.
+        max_networks: Train at most this many networks of the front: the best, then those that
+            add most hypervolume; null trains all.
     """
 
     epochs: PositiveInt = 200
@@ -281,3 +289,14 @@ class RunConfig(_Section):
     final: FinalConfig = FinalConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     executor: ExecutorConfig = ExecutorConfig()
+
+
+def config_digest(config: RunConfig) -> str:
+    """Return a digest of everything the history of trials depends on.
+
+    Left out: the name, the number of trials and the final training, which may change while a run
+    is interrupted.
+    """
+    document = config.model_dump(mode="json", exclude={"name", "final"})
+    del document["searcher"]["n_trials"]
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:16]

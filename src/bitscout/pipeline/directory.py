@@ -28,7 +28,9 @@ CONFIG, DATASET, ENVIRONMENT, JOURNAL, DONE = (
     "study.journal",
     "done.json",
 )
-LOCK = ".lock"
+LOCK, FAILURES = ".lock", "failures.json"
+# What a run that was killed before it had a configuration may leave behind.
+LEFTOVERS = {LOCK, DATASET, ENVIRONMENT}
 
 
 class RunDirectory:
@@ -77,6 +79,11 @@ class RunDirectory:
         return self.path / DONE
 
     @property
+    def failures(self) -> Path:
+        """Final networks and baselines whose training diverged, with the reasons."""
+        return self.path / FAILURES
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.path / "report.html"
@@ -112,7 +119,7 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             msg = f"{self.path} is a file. Give a directory that does not exist yet as --out."
             raise RunError(msg)
-        if self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir()):
+        if self.path.is_dir() and any(not _is_leftover(entry) for entry in self.path.iterdir()):
             msg = (
                 f"{self.path} exists, is not empty and is not a run. Nothing was written; give "
                 "a directory that does not exist yet as --out."
@@ -163,6 +170,13 @@ class RunDirectory:
             fill(temporary)
             temporary.replace(folder)
 
+    def read_failures(self) -> list[dict[str, str]]:
+        """Return ``name``, ``label`` and ``reason`` of the final trainings that diverged."""
+        failures: list[dict[str, str]] = (
+            self.read_json(self.failures) if self.failures.is_file() else []
+        )
+        return failures
+
     def read_json(self, path: Path) -> Any:  # noqa: ANN401  # JSON is of any type
         """Return the document in `path`.
 
@@ -174,6 +188,11 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             msg = f"Cannot read {path}, a file of this run: {error}."
             raise RunError(msg) from error
+
+
+def _is_leftover(entry: Path) -> bool:
+    is_temporary = entry.name.startswith(".") and entry.name.endswith(".tmp")
+    return entry.name in LEFTOVERS or is_temporary
 
 
 @contextlib.contextmanager

@@ -17,13 +17,14 @@ import numpy as np
 from torch import nn
 
 from bitscout.core import Candidate, QuantPolicy, child_seed, hypervolume_2d
+from bitscout.errors import RunError, TrainingError
 from bitscout.hardware import size_report
 from bitscout.pipeline.components import Components, build_plan
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.evaluate import evaluate_policies
 from bitscout.pipeline.events import FinalFinished, FinalStarted, Listener, StageProgress
 from bitscout.pipeline.records import FinalRecord, TrialRecord
-from bitscout.pipeline.results import front_metrics, front_numbers
+from bitscout.pipeline.results import best_trial, front_metrics, front_numbers
 from bitscout.training import evaluate, save_weights
 
 __all__ = ["finalize", "select_networks", "uniform_policy"]
@@ -67,23 +68,24 @@ def finalize(
         history: Every trial.
         listener: Told of every network and epoch.
 
+    A network whose training diverges is recorded in ``failures.json`` with the reason.
+
     Raises:
-        RunError: If a file cannot be written.
-        TrainingError: If a final training diverges.
+        RunError: If a file cannot be written, or no network of the front could be trained.
     """
     jobs = _front_jobs(components, run, history) + _seed_jobs(components, run)
     # One more baseline is known only when the others are trained.
     trainer = _Trainer(components, run, listener, n_networks=len(jobs) + 1)
     records = trainer.train(jobs)
-    best = max(
-        (record for record in records if record.folder == FRONT),
-        key=lambda record: (
-            components.objective.values(record.metrics)[0]
-            if components.config.objective.front is None
-            else record.metrics["val_accuracy"]
-        ),
-    )
-    trainer.train([_uniform_job(components, run, best)])
+    searched = [record for record in records if record.folder == FRONT]
+    if not searched:
+        reasons = "; ".join(failure["reason"] for failure in run.read_failures())
+        msg = f"None of the final networks could be trained: {reasons}"
+        raise RunError(msg)
+    best = max(searched, key=lambda record: _merit(components, record))
+    job = _uniform_job(components, run, best)
+    if job.candidate != best.candidate:
+        trainer.train([job])
 
 
 class _Trainer:
@@ -106,9 +108,10 @@ class _Trainer:
         self._n_done = 0
 
     def train(self, jobs: Sequence[_Job]) -> list[FinalRecord]:
-        """Return the record of every job, read from disk where it is there already.
+        """Return the records of the jobs, read from disk where they are there already.
 
-        Jobs of one architecture share one floating-point network.
+        Jobs of one architecture share one floating-point network. Those whose training diverges,
+        now or in an earlier process, are left out.
         """
         groups: dict[str, list[_Job]] = {}
         for job in jobs:
@@ -116,14 +119,29 @@ class _Trainer:
             groups.setdefault(key, []).append(job)
         records = {}
         for key, group in groups.items():
-            missing = [job for job in group if not job.path.is_file()]
+            failed = {failure["name"] for failure in self._run.read_failures()}
+            missing = [job for job in group if not job.path.is_file() and job.name not in failed]
             self._n_done += len(group) - len(missing)
             if missing:
-                self._train_group(key, missing)
+                try:
+                    self._train_group(key, missing)
+                except TrainingError as error:
+                    self._fail(missing, str(error))
             for job in group:
-                document = self._run.read_json(job.path)
-                records[job.name] = FinalRecord.from_json(document)
-        return [records[job.name] for job in jobs]
+                if job.path.is_file():
+                    document = self._run.read_json(job.path)
+                    records[job.name] = FinalRecord.from_json(document)
+        return [records[job.name] for job in jobs if job.name in records]
+
+    def _fail(self, jobs: Sequence[_Job], reason: str) -> None:
+        """Record why networks could not be trained; the same seed would fail again."""
+        failures = self._run.read_failures()
+        failures += [
+            {"name": job.name, "label": job.label, "reason": reason}
+            for job in jobs
+            if not job.path.is_file()
+        ]
+        self._run.write_json(self._run.failures, failures)
 
     def _train_group(self, key: str, jobs: Sequence[_Job]) -> None:
         """Train one architecture and quantize it once for every job."""
@@ -173,19 +191,20 @@ class _Trainer:
 def select_networks(
     trials: Sequence[TrialRecord], front: Sequence[int], limit: int | None
 ) -> list[TrialRecord]:
-    """Return the front trials to train: all, or the `limit` that span the most hypervolume.
+    """Return the front trials to train: all, or `limit` of them.
 
-    Chosen greedily in (error, log10 size), so that a short list still covers the front. The
-    reference is error 1 and ten times the largest network: a closer one would make large networks
-    worthless.
+    The best trial first, then greedily the ones that add most hypervolume in (error, log10 size),
+    so that a short list still covers the front. The reference is error 1 and ten times the
+    largest network: a closer one would make large networks worthless.
     """
     chosen_from = [trials[number] for number in front]
     if limit is None or len(chosen_from) <= limit:
         return chosen_from
     points = np.array([_error_and_log_size(trial) for trial in chosen_from])
     reference = np.array([1.0, points[:, 1].max() + 1.0])
-    chosen: list[int] = []
-    for _ in range(limit):
+    best = best_trial(chosen_from)
+    chosen = [index for index, trial in enumerate(chosen_from) if trial is best]
+    while len(chosen) < limit:
         rest = [index for index in range(len(points)) if index not in chosen]
         gains = [hypervolume_2d(points[[*chosen, index]], reference) for index in rest]
         chosen.append(rest[int(np.argmax(gains))])
@@ -253,6 +272,13 @@ def _uniform_job(components: Components, run: RunDirectory, best: FinalRecord) -
         number=best.number,
         candidate=Candidate(best.candidate.values, policy),
     )
+
+
+def _merit(components: Components, record: FinalRecord) -> float:
+    """Return what the best network has most of: the score, or the accuracy without one."""
+    if components.config.objective.front is not None:
+        return record.metrics["val_accuracy"]
+    return components.objective.values(record.metrics)[0]
 
 
 def _error_and_log_size(trial: TrialRecord) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def space_hooks(space: SearchSpace, objective: Objective, budget: Budget) -> Spa
             choice.name: IntDistribution(0, len(choice.values) - 1) for choice in space.choices
         },
         canonicalize=space.canonical_indices,
-        is_feasible=_fits(space, budget.size_kb),
+        violation=_over(space, budget.size_kb),
         known_term=known_term,
         known_objectives=known_objectives,
     )
@@ -79,10 +79,9 @@ def _in_bytes(
     return lambda indices: bits(indices) / 8
 
 
-def _fits(
-    space: SearchSpace, size_kb: float | None
-) -> Callable[[IndexArray], NDArray[np.bool_]] | None:
+def _over(space: SearchSpace, size_kb: float | None) -> Callable[[IndexArray], FloatArray] | None:
+    """Return the size of each point relative to the budget, less 1; `None` without one."""
     if size_kb is None:
         return None
-    bound = size_kb * 8000
-    return lambda indices: space.size_bits(indices) <= bound
+    bound = size_kb * 1000
+    return lambda indices: space.size_bits(indices) / 8 / bound - 1.0

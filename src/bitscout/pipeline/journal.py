@@ -23,6 +23,7 @@ from bitscout.pipeline.records import TrialRecord
 __all__ = ["Journal", "read_records"]
 
 STUDY_NAME = "bitscout"
+CONFIG_DIGEST = "config_digest"
 RECORD = "record"  # The one user attribute of every finished trial.
 
 
@@ -54,7 +55,7 @@ class Journal:
                     directions=_directions(objective),
                     load_if_exists=True,
                 )
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise _damaged(path, error) from error
         self._study_id = self._storage.get_study_id_from_name(STUDY_NAME)
 
@@ -72,15 +73,31 @@ class Journal:
             with write_errors_explained(self._path):
                 self.study.enqueue_trial(dict(params))
 
+    def check_config(self, digest: str) -> None:
+        """Check that the study belongs to the configuration of `digest`; a new one then does.
+
+        Raises:
+            RunError: If it was begun with another.
+        """
+        known = self.study.user_attrs.get(CONFIG_DIGEST)
+        if known is None:
+            with write_errors_explained(self._path):
+                self.study.set_user_attr(CONFIG_DIGEST, digest)
+        elif known != digest:
+            msg = (
+                f"{self._path} belongs to another configuration than the one beside it. A run "
+                "goes on as it began: undo the changes, or start a new run with --out."
+            )
+            raise RunError(msg)
+
     def ask(self, number: int, sizes: Mapping[str, int]) -> tuple[Trial, dict[str, int]]:
         """Return trial `number` with an index below ``sizes[name]`` for every name.
 
-        A trial that was interrupted is taken up under its own number. What it had already been
-        given stays; the rest is proposed as it would have been, since a proposal depends on
-        (seed, number, finished history) alone.
+        A trial that was interrupted is taken up under its own number with the parameters it
+        has: a proposal is in the journal as a whole or not at all.
         """
         trials = self.trials()
-        with write_errors_explained(self._path):
+        with write_errors_explained(self._path), self._file.transaction():
             if number < len(trials) and trials[number].state is TrialState.RUNNING:
                 trial = Trial(
                     self.study,
@@ -93,14 +110,15 @@ class Journal:
     def tell(self, trial: Trial, record: TrialRecord) -> None:
         """Write `record` and finish the trial.
 
-        The attribute goes first: a trial that is told has it, one that is not is evaluated again.
+        Both or neither are in the journal; a trial that is not told is evaluated again.
         """
         with write_errors_explained(self._path):
-            trial.set_user_attr(RECORD, _to_attribute(record))
-            if record.outcome == "complete":
-                self.study.tell(trial, list(record.values))
-            else:
-                self.study.tell(trial, state=TrialState.FAIL)
+            with self._file.transaction():
+                trial.set_user_attr(RECORD, _to_attribute(record))
+                if record.outcome == "complete":
+                    self.study.tell(trial, list(record.values))
+                else:
+                    self.study.tell(trial, state=TrialState.FAIL)
             self._file.sync()
 
     def close(self) -> None:
@@ -124,7 +142,7 @@ def read_records(path: Path) -> list[TrialRecord]:
             return []
         study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
         return [record_of(trial) for trial in study.get_trials(deepcopy=False)]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
 
 

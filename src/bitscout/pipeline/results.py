@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ class RunResult:
         trials: Every trial, by number.
         final: Final networks, smallest first.
         baselines: Uniform-precision networks trained with the same final recipe.
+        failures: ``name``, ``label`` and ``reason`` of the final trainings that diverged.
     """
 
     directory: Path
@@ -50,6 +51,7 @@ class RunResult:
     trials: tuple[TrialRecord, ...]
     final: tuple[FinalRecord, ...] = ()
     baselines: tuple[FinalRecord, ...] = ()
+    failures: tuple[Mapping[str, str], ...] = ()
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
@@ -129,6 +131,7 @@ class RunResult:
             "hypervolume": self.hypervolume(),
             "final": [record.to_json() for record in self.final],
             "baselines": [record.to_json() for record in self.baselines],
+            "failures": [dict(failure) for failure in self.failures],
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "beats_baselines": self.beats_baselines,
         }
@@ -155,6 +158,7 @@ def load_result(directory: str | Path) -> RunResult:
         trials=trials,
         final=tuple(sorted(final, key=lambda record: record.metrics["size_bytes"])),
         baselines=tuple(sorted(baselines, key=lambda record: record.metrics["size_bytes"])),
+        failures=tuple(run.read_failures()),
     )
 
 

@@ -53,11 +53,12 @@ def run_search(
     """
     run = RunDirectory(out)
     run.check_is_free()
+    config = _with_absolute_path(config)
     components = build_components(config, space=space, data=data)
     with run.lock(), _threads(config.threads):
         run.check_is_free()
-        run.write_json(run.dataset, describe_data(components.data))
         run.write_json(run.environment, describe_environment(components.device))
+        run.write_json(run.dataset, describe_data(components.data))
         run.write_text(run.config, dump_config(config))  # Last: this makes it a run.
         _carry_on(components, run, listener)
     return load_result(run.path)
@@ -102,6 +103,14 @@ def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> 
         run.done,
         {"last_search_seconds": searched - start, "last_final_seconds": perf_counter() - searched},
     )
+
+
+def _with_absolute_path(config: RunConfig) -> RunConfig:
+    """Return `config` with the data's path absolute, so that it resumes from any folder."""
+    if config.dataset.path is None:
+        return config
+    path = str(Path(config.dataset.path).expanduser().absolute())
+    return config.model_copy(update={"dataset": config.dataset.model_copy(update={"path": path})})
 
 
 @contextlib.contextmanager

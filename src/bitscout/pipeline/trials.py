@@ -21,6 +21,7 @@ from bitscout.core import Candidate, Metrics, child_seed
 from bitscout.errors import InfeasibleError, RunError, TrainingError
 from bitscout.hardware import size_report
 from bitscout.pipeline.components import Components, build_plan, build_sampler
+from bitscout.pipeline.config import config_digest
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.evaluate import evaluate_policies
 from bitscout.pipeline.events import (
@@ -76,7 +77,9 @@ def _fill(
     first = space.encode(space.seed_values())
     names = [choice.name for choice in space.choices]
     journal.enqueue_first(dict(zip(names, first.tolist(), strict=True)))
+    journal.check_config(config_digest(components.config))
     records = _finished(journal)
+    _check_hopeless(records)
     listener(SearchStarted(section.n_trials, len(records), str(run.path)))
     for start in range(0, section.n_trials, section.batch):
         numbers = range(start, min(start + section.batch, section.n_trials))
@@ -188,7 +191,7 @@ def _same_candidate(
 
 def _check_hopeless(records: Mapping[int, TrialRecord]) -> None:
     outcomes = [record.outcome for record in records.values() if record.outcome != "infeasible"]
-    if len(outcomes) == MAX_LEADING_FAILURES and set(outcomes) == {"failed"}:
+    if len(outcomes) >= MAX_LEADING_FAILURES and set(outcomes) == {"failed"}:
         reasons = {record.reason for record in records.values() if record.reason}
         msg = (
             f"The first {MAX_LEADING_FAILURES} trials all failed, so the search stops here: "

@@ -15,14 +15,15 @@ __all__ = ["Verdict", "judge"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One baseline against the searched network that answers it best.
+    """One baseline against one searched network, its rival.
 
     Attributes:
         baseline: Label of the baseline.
         rival: Label of the searched network.
-        outcome: ``won`` where some searched network is at most as large and at least as
-            accurate, and better in one of the two; ``lost`` where the baseline is so against
-            every network at most as accurate or as small; ``open`` where each is better in one.
+        is_twin: Whether the baseline has the rival's architecture: then only the bits differ.
+        outcome: ``won`` where the rival is at most as large and at least as accurate, and better
+            in one of the two; ``lost`` where the baseline is, or both are equal; ``open`` where
+            each is better in one.
         accuracy_gain: Test accuracy of the rival minus the baseline's, a fraction.
         size_ratio: Size of the rival over the baseline's.
         standard_error: Standard error of `accuracy_gain` if errors were independent, a fraction;
@@ -31,6 +32,7 @@ class Verdict:
 
     baseline: str
     rival: str
+    is_twin: bool
     outcome: Literal["won", "lost", "open"]
     accuracy_gain: float
     size_ratio: float
@@ -39,20 +41,20 @@ class Verdict:
     def sentence(self) -> str:
         """Return the verdict for a person."""
         gain, error = 100 * self.accuracy_gain, 100 * self.standard_error
-        percent = f"{gain:+.1f} points (standard error {error:.1f})"
-        size = f"{self.size_ratio:.2f}x its size"
-        words = {
-            "won": f"{self.rival} beats {self.baseline}: {percent} at {size}.",
-            "lost": f"Nothing found beats {self.baseline}: {self.rival} has {percent} at {size}.",
-            "open": f"{self.rival} trades with {self.baseline}: {percent} at {size}.",
-        }
-        return words[self.outcome]
+        figures = f"{gain:+.1f} points (standard error {error:.1f})"
+        figures += f" at {self.size_ratio:.2f}x its size"
+        if self.is_twin:
+            answer = {"won": "pays", "lost": "does not pay", "open": "is a trade"}[self.outcome]
+            return f"Mixing bits {answer}: {self.rival} against {self.baseline}, {figures}."
+        verb = {"won": "beats", "lost": "does not beat", "open": "trades with"}[self.outcome]
+        return f"{self.rival} {verb} {self.baseline}: {figures}."
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``show --json``."""
         return {
             "baseline": self.baseline,
             "rival": self.rival,
+            "is_twin": self.is_twin,
             "outcome": self.outcome,
             "accuracy_gain": self.accuracy_gain,
             "size_ratio": self.size_ratio,
@@ -67,9 +69,10 @@ def judge(
     """Compare every baseline with the searched networks.
 
     A baseline made from a searched network (its architecture at a uniform width) is compared with
-    that network: is the mixture worth it? For the others the rival is the most accurate network
-    no larger than the baseline; where all are larger, the smallest of them. A searched network
-    that is the baseline itself is no rival, unless there is no other.
+    that network: is the mixture worth it? For the others the rival is the network no larger than
+    the baseline that was most accurate on the validation split, so that the test set chooses
+    nothing; where all are larger, the smallest of them. A searched network that is the baseline
+    itself is no rival, unless there is no other.
 
     Args:
         final: Searched networks with ``test_accuracy`` and ``size_bytes``.
@@ -94,6 +97,7 @@ def _judge_one(final: Sequence[FinalRecord], baseline: FinalRecord, n_test: int)
     return Verdict(
         baseline=baseline.label,
         rival=rival.label,
+        is_twin=baseline.number is not None,
         outcome=outcome,
         accuracy_gain=gain,
         size_ratio=ratio,
@@ -108,7 +112,7 @@ def _rival(final: Sequence[FinalRecord], baseline: FinalRecord) -> FinalRecord:
     smaller = [record for record in others if _size(record) <= _size(baseline)]
     if not smaller:
         return min(others, key=_size)
-    return max(smaller, key=lambda record: (_accuracy(record), -_size(record)))
+    return max(smaller, key=lambda record: (record.metrics["val_accuracy"], -_size(record)))
 
 
 def _standard_error(first: float, second: float, n_test: int) -> float:

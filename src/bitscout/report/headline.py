@@ -71,7 +71,10 @@ def verdict_summary(result: RunResult) -> str | None:
     if not n_baselines:
         return None
     if not outcomes["won"]:
-        return "Nothing found beats a uniform-precision baseline in accuracy and size at once."
+        return (
+            "Nothing found beats a uniform-precision baseline: no network chosen on validation "
+            "data is at least as accurate and at most as large as one."
+        )
     if outcomes["won"] < n_baselines:
         beaten = f"{outcomes['won']} of {n_baselines} uniform-precision baselines"
     else:

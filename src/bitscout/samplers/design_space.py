@@ -19,6 +19,7 @@ __all__ = ["DesignSpace"]
 FloatArray = NDArray[np.float64]
 # Rejection sampling and enumeration stop here; a space of more points has free ones.
 MAX_DRAWS = 2000
+WALK_STEPS, WALK_WIDTH = 300, 32
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,13 @@ class DesignSpace:
 
     def feasible(self, rows: FloatArray) -> FloatArray:
         """Return the feasible ones of `rows`."""
-        if self.hooks.is_feasible is None or not len(rows):
-            return rows
-        return rows[self.hooks.is_feasible(rows.astype(np.int64))]
+        return rows[self.violation(rows) <= 0]
+
+    def violation(self, rows: FloatArray) -> FloatArray:
+        """Return how far each row is over its budget, shape ``(n,)``; 0 without a budget."""
+        if self.hooks.violation is None or not len(rows):
+            return np.zeros(len(rows))
+        return np.asarray(self.hooks.violation(rows.astype(np.int64)), dtype=float)
 
     def eligible(self, rows: FloatArray, taken: frozenset[bytes]) -> FloatArray:
         """Return what may be proposed of `rows`, canonical and without repetitions.
@@ -92,7 +97,8 @@ class DesignSpace:
 
         Of some draws the first eligible one, which makes it uniform among the eligible rows.
         A small space is enumerated once the draws find nothing, so that only a space that is
-        used up repeats itself.
+        used up repeats itself. In a large one where feasible rows are rare, the best draws walk
+        downhill to them.
         """
         n_draws = 16
         while n_draws <= MAX_DRAWS:
@@ -103,4 +109,29 @@ class DesignSpace:
             n_draws *= 11
         if self.is_enumerable:
             rows = rng.permutation(self.encoding.all_rows())
+        elif self.hooks.violation is not None:
+            rows = self._walk_downhill(rows, rng, taken)
         return np.asarray(self.eligible(rows, taken)[0])
+
+    def _walk_downhill(
+        self, rows: FloatArray, rng: np.random.Generator, taken: frozenset[bytes]
+    ) -> FloatArray:
+        """Return rows near a feasible one that is free, or where the walk came to a halt.
+
+        Each step redraws one choice in each of `WALK_WIDTH` copies of the current row and takes
+        the one least over budget; once feasible, any. A walk of `WALK_STEPS` steps crosses a
+        space of some hundred choices; it costs milliseconds a step.
+        """
+        current = rows[np.argmin(self.violation(rows))]
+        for _ in range(WALK_STEPS):
+            copies = np.repeat(current[None], WALK_WIDTH, axis=0)
+            columns = rng.integers(copies.shape[1], size=WALK_WIDTH)
+            fresh = self.encoding.random_rows(rng, WALK_WIDTH)
+            copies[np.arange(WALK_WIDTH), columns] = fresh[np.arange(WALK_WIDTH), columns]
+            copies = self.canonical(copies)
+            if len(self.feasible(self.distinct(copies, taken))):
+                return copies
+            violation = np.maximum(self.violation(copies), 0.0)
+            if violation.min() <= max(self.violation(current[None])[0], 0.0):
+                current = copies[np.argmin(violation)]
+        return copies

@@ -34,7 +34,8 @@ class SpaceHooks:
             finished trials' spaces, as Optuna's own samplers do.
         canonicalize: Sets choices without effect to their defaults, shape ``(n, D)`` to
             ``(n, D)``; idempotent. Equal networks then have equal rows.
-        is_feasible: Marks the rows worth proposing, shape ``(n,)`` of bool. The others are
+        violation: How far each row is over its budget, shape ``(n,)``: feasible if and only if
+            <= 0, smaller is nearer. Only feasible rows are worth proposing; the others are
             proposed only where nothing feasible is found.
         known_term: The summand of the one objective that needs no evaluation, shape ``(n,)``, in
             the objective's unit and direction. The surrogate models the rest alone.
@@ -47,7 +48,7 @@ class SpaceHooks:
 
     search_space: Mapping[str, BaseDistribution] | None = None
     canonicalize: Callable[[IndexArray], IndexArray] | None = None
-    is_feasible: Callable[[IndexArray], NDArray[np.bool_]] | None = None
+    violation: Callable[[IndexArray], FloatArray] | None = None
     known_term: Callable[[IndexArray], FloatArray] | None = None
     known_objectives: Mapping[int, Callable[[IndexArray], FloatArray]] = field(
         default_factory=dict
@@ -74,7 +75,7 @@ class SpaceHooks:
     @property
     def has_callables(self) -> bool:
         """Whether anything but the space is given."""
-        given = (self.canonicalize, self.is_feasible, self.known_term)
+        given = (self.canonicalize, self.violation, self.known_term)
         return bool(self.known_objectives) or any(hook is not None for hook in given)
 
     def check_covers(self, names: tuple[str, ...]) -> None:
