@@ -12,7 +12,8 @@ help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Search small networks for handwritten digits; ends with a report.
-	$(BIN)/bitscout search quickstart --out $(OUT)
+	@if [ -f $(OUT)/config.yaml ]; then $(BIN)/bitscout resume $(OUT); \
+	else $(BIN)/bitscout search quickstart --out $(OUT); fi
 
 test: $(VENV)/.installed-dev lint unit  ## Run every check.
 

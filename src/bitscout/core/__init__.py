@@ -3,7 +3,7 @@
 
 from bitscout.core.budget import Budget
 from bitscout.core.candidate import Candidate, Value, Values, canonical_json
-from bitscout.core.layer import Layer, LayerGraph, LayerKind, Node, Op
+from bitscout.core.layer import BIAS_BITS, Layer, LayerGraph, LayerKind, Node, Op
 from bitscout.core.metrics import METRIC_DIRECTIONS, Metrics
 from bitscout.core.objective import BompScore, FrontObjective, Objective
 from bitscout.core.pareto import hypervolume_2d, pareto_mask
@@ -11,6 +11,7 @@ from bitscout.core.policy import LayerBits, QuantPolicy
 from bitscout.core.seeding import child_rng, child_seed
 
 __all__ = [
+    "BIAS_BITS",
     "METRIC_DIRECTIONS",
     "BompScore",
     "Budget",

@@ -15,7 +15,9 @@ from typing import Literal
 
 from bitscout.errors import ConfigError
 
-__all__ = ["Layer", "LayerGraph", "LayerKind", "Node", "Op"]
+__all__ = ["BIAS_BITS", "Layer", "LayerGraph", "LayerKind", "Node", "Op"]
+
+BIAS_BITS = 32  # "biases were quantized to INT32", BOMP-NAS III.
 
 LayerKind = Literal["conv", "linear"]
 Op = Literal["input", "conv", "linear", "add", "concat", "avg_pool", "max_pool", "flatten"]

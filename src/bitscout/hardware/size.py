@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitscout.core import LayerGraph, Metrics, QuantPolicy
+from bitscout.core import BIAS_BITS, LayerGraph, Metrics, QuantPolicy
 
-__all__ = ["BIAS_BITS", "SizeReport", "size_report"]
-
-BIAS_BITS = 32  # "biases were quantized to INT32", BOMP-NAS III.
+__all__ = ["SizeReport", "size_report"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,8 +127,9 @@ def fake_quantize(
 def round_to_codes(x: Tensor, scale: Tensor | float, quant_min: int, quant_max: int) -> Tensor:
     """Return the codes of ``x`` (zero point 0) as floats, in one allocation and three passes.
 
-    Three in-place passes beat every fused kernel of PyTorch on a CPU: 1.5 ms against 10 ms of
-    ``fake_quantize_per_tensor_affine`` for 6.3 million values (benchmarks/quant_step.py).
+    In-place passes beat PyTorch's fused kernel on a CPU: a training step takes 0.77 to 1.07 times
+    a real one with these and 1.54 to 1.69 with ``fake_quantize_per_tensor_affine``
+    (benchmarks/quant_step.py).
     """
     return torch.div(x, scale).round_().clamp_(quant_min, quant_max)
 

@@ -33,12 +33,12 @@ from typing import final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bitscout.core import LayerBits, QuantPolicy, Values
+from bitscout.core import BIAS_BITS, LayerBits, QuantPolicy, Values
 from bitscout.errors import ConfigError
 from bitscout.space.base import IndexArray, SearchSpace
 from bitscout.space.bomp_explain import explain_rows
 from bitscout.space.bomp_layers import tabulate_layers
-from bitscout.space.bomp_size import BIAS_BITS, count_bits
+from bitscout.space.bomp_size import count_bits
 from bitscout.space.bomp_table import (
     BASE_CHANNELS,
     BLOCK_BITS,

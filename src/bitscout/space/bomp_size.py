@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 
@@ -12,9 +11,7 @@ from bitscout.space.base import IndexArray
 from bitscout.space.bomp_table import BLOCK_BITS, POSITIONS
 from bitscout.space.mobilenet_spec import STEM_KERNEL
 
-__all__ = ["BIAS_BITS", "count_bits"]
-
-BIAS_BITS: Final = 32  # Biases are int32, Section III of the paper.
+__all__ = ["count_bits"]
 
 
 def count_bits(
