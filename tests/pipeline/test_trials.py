@@ -331,3 +331,27 @@ def test_a_run_cut_after_any_write_goes_on_to_the_same_history(
             (directory / file).write_bytes((tmp_path / "straight" / file).read_bytes())
         (directory / "study.journal").write_bytes(whole[:cut])
         assert history(resume_search(directory)) == history(straight)
+
+
+def test_damaged_runs_are_named_not_reinterpreted(make_tiny_config, fake_training, tmp_path):
+    run_search(make_tiny_config(), tmp_path)
+    journal, dataset = tmp_path / "study.journal", tmp_path / "dataset.json"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError, match=r"of 8 trials, but the run was complete"):
+        load_result(tmp_path)
+    journal.write_bytes(whole)
+    dataset.rename(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"dataset\.json is missing or damaged"):
+        load_result(tmp_path)
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(RunError, match=r"config\.yaml is empty"):
+        load_result(tmp_path)
+
+
+def test_a_result_gives_its_data_back(make_tiny_config, fake_training, tmp_path):
+    result = run_search(make_tiny_config(), tmp_path)
+    data = result.data()
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [
+        result.dataset[f"n_{name}"] for name in ("train", "val", "test")
+    ]

@@ -80,13 +80,21 @@ def test_standard_error_is_that_of_a_difference_of_two_fractions():
 def test_sentences_say_who_beats_whom():
     def sentence(accuracy, size):
         baselines = [network("seed, 8 bit", 0.8, 100)]
-        return judge([network("trial 1", accuracy, size, 1)], baselines, n_test=100)[0].sentence()
+        return judge([network("trial 1", accuracy, size, 1)], baselines, n_test=400)[0].sentence()
 
     assert sentence(0.9, 50) == (
-        "trial 1 beats seed, 8 bit: +10.0 points (standard error 5.0) at 0.50x its size."
+        "trial 1 beats seed, 8 bit: +10.0 points (standard error 2.5) at 0.50x its size."
     )
     assert sentence(0.7, 150).startswith("trial 1 does not beat seed, 8 bit: -10.0 points")
     assert sentence(0.9, 150).startswith("trial 1 trades with seed, 8 bit: +10.0 points")
+
+
+def test_gains_below_two_standard_errors_are_called_noise():
+    baselines = [network("b", 0.8, 100)]
+    (close,) = judge([network("t", 0.82, 50, 1)], baselines, n_test=100)
+    (clear,) = judge([network("t", 0.95, 50, 1)], baselines, n_test=100)
+    assert "(standard error 5.5, within the noise)" in close.sentence()
+    assert "noise" not in clear.sentence()
 
 
 def test_twin_sentences_are_about_the_bits_alone():

@@ -31,7 +31,7 @@ _NAMES: dict[str, dict[str, str]] = {
     "datasets": {
         "digits": "8x8 handwritten digits, embedded: needs no file.",
         "npz": "A NumPy archive with images and labels; dataset.path is the file.",
-        "imagefolder": "A folder of images for each class; dataset.path is the folder.",
+        "imagefolder": "Images in train/CLASS/ and test/CLASS/; dataset.path is the folder.",
         "cifar10": "CIFAR-10; dataset.path is its folder or file.",
         "cifar100": "CIFAR-100; dataset.path is its folder or file.",
     },

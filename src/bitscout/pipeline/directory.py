@@ -8,6 +8,7 @@ that was killed and goes on, never sees half a file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -103,6 +104,9 @@ class RunDirectory:
                 "`bitscout search` made."
             )
             raise RunError(msg)
+        if not self.config.stat().st_size:
+            msg = f"{self.config} is empty. Restore it from a copy."
+            raise RunError(msg)
 
     def check_is_free(self) -> None:
         """Check that a new run may be started here.
@@ -186,7 +190,7 @@ class RunDirectory:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            msg = f"Cannot read {path}, a file of this run: {error}."
+            msg = f"{path} is missing or damaged ({error}). Restore it from a copy."
             raise RunError(msg) from error
 
 
@@ -201,10 +205,12 @@ def write_errors_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = (
-            f"Cannot write {path}: {error.strerror or error}. Free space or choose another --out; "
-            "what was finished before is kept, and `bitscout resume` goes on from there."
+        remedy = (
+            "Free space; what was finished is kept, and `bitscout resume` goes on from there."
+            if error.errno == errno.ENOSPC
+            else "Choose a place where files can be written."
         )
+        msg = f"Cannot write {path}: {error.strerror or error}. {remedy}"
         raise RunError(msg) from error
 
 

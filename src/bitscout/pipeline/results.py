@@ -13,6 +13,7 @@ from torch import nn
 
 from bitscout.core import METRIC_DIRECTIONS, FrontObjective, hypervolume_2d, pareto_mask
 from bitscout.errors import RunError
+from bitscout.pipeline.components import load_data
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.journal import read_records
@@ -21,6 +22,7 @@ from bitscout.pipeline.records import FinalRecord, TrialRecord
 from bitscout.pipeline.reload import reload_network
 from bitscout.pipeline.verdict import Verdict, judge
 from bitscout.space import SearchSpace
+from bitscout.training import ImageData
 
 __all__ = ["RunResult", "best_trial", "front_metrics", "front_numbers", "load_result"]
 
@@ -100,6 +102,15 @@ class RunResult:
             raise RunError(msg)
         return reload_network(self.directory, records[str(name)], self.config, self.dataset, space)
 
+    def data(self) -> ImageData:
+        """Return the data of the run, split and normalized as it was, from where it was.
+
+        Raises:
+            ConfigError: If the data was handed over in Python.
+            DataError: If it is no longer there.
+        """
+        return load_data(self.config)
+
     def counts(self) -> dict[str, int]:
         """Return how many trials ended in each way."""
         outcomes = [trial.outcome for trial in self.trials]
@@ -152,7 +163,7 @@ def load_result(directory: str | Path) -> RunResult:
     return RunResult(
         directory=run.path,
         config=config,
-        dataset=run.read_json(run.dataset) if run.dataset.exists() else {},
+        dataset=run.read_json(run.dataset),
         environment=run.read_json(run.environment) if run.environment.exists() else {},
         state=_state(run, config, trials),
         trials=trials,
@@ -204,10 +215,17 @@ def _read_finals(run: RunDirectory, folder: Path) -> list[FinalRecord]:
 
 
 def _state(run: RunDirectory, config: RunConfig, trials: Sequence[TrialRecord]) -> State:
+    finished = sum(trial.outcome != "running" for trial in trials)
+    n_trials = config.searcher.n_trials
+    if run.done.exists() and finished < n_trials:
+        msg = (
+            f"{run.journal} holds {finished} of {n_trials} trials, but the run was complete. "
+            f"Restore it from a copy; or delete {run.done} and resume to evaluate the others."
+        )
+        raise RunError(msg)
     if run.done.exists():
         return "complete"
-    finished = sum(trial.outcome != "running" for trial in trials)
-    return "searching" if finished < config.searcher.n_trials else "finalizing"
+    return "searching" if finished < n_trials else "finalizing"
 
 
 def _size(trial: TrialRecord) -> float:

@@ -41,7 +41,8 @@ class Verdict:
     def sentence(self) -> str:
         """Return the verdict for a person."""
         gain, error = 100 * self.accuracy_gain, 100 * self.standard_error
-        figures = f"{gain:+.1f} points (standard error {error:.1f})"
+        noise = ", within the noise" if abs(gain) < 2 * error else ""
+        figures = f"{gain:+.1f} points (standard error {error:.1f}{noise})"
         figures += f" at {self.size_ratio:.2f}x its size"
         if self.is_twin:
             answer = {"won": "pays", "lost": "does not pay", "open": "is a trade"}[self.outcome]
