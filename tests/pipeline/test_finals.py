@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bitscout.core import Candidate, Layer, LayerBits, LayerGraph, Metrics, QuantPolicy
-from bitscout.errors import DataError, RunError
+from bitscout.errors import DataError, RunError, TrainingError
 from bitscout.hardware import size_report
 from bitscout.pipeline import FinalFinished, TrialRecord, load_result, resume_search, run_search
 from bitscout.pipeline.components import build_components
@@ -117,10 +117,24 @@ def _architecture(record):
 
 
 def test_a_final_network_that_diverges_is_recorded_and_the_others_are_trained(
-    make_tiny_config, fake_training, tmp_path
+    make_tiny_config, fake_training, tmp_path, monkeypatch
 ):
+    seeds = []
+
+    def diverges_for_the_second_architecture(*job, seed, **options):
+        # As in truth: what diverges with one seed diverges whenever it is tried again.
+        if seed not in seeds:
+            seeds.append(seed)
+        if seeds.index(seed) == 1:
+            fake_training.calls.append(seed)
+            msg = "the loss is nan"
+            raise TrainingError(msg)
+        return fake_training(*job, seed=seed, **options)
+
+    monkeypatch.setattr(
+        "bitscout.pipeline.finals.evaluate_policies", diverges_for_the_second_architecture
+    )
     config = make_tiny_config(searcher={"name": "random"})
-    fake_training.fail_on = {9}
     result = run_search(config, tmp_path)
     assert result.state == "complete"
     assert len(result.failures) >= 1
@@ -132,6 +146,30 @@ def test_a_final_network_that_diverges_is_recorded_and_the_others_are_trained(
     before = len(fake_training.calls)
     assert resume_search(tmp_path).to_json() == result.to_json()
     assert len(fake_training.calls) == before
+
+
+def test_one_diverging_policy_does_not_take_the_others_of_its_architecture_along(
+    make_tiny_config, fake_training, tmp_path, monkeypatch
+):
+    def diverges_at_4_bits(architecture, policies, *rest, **options):
+        if any(set(policy.values()) == {LayerBits(4, 8)} for policy in policies):
+            msg = "the loss is nan"
+            raise TrainingError(msg)
+        return fake_training(architecture, policies, *rest, **options)
+
+    monkeypatch.setattr("bitscout.pipeline.finals.evaluate_policies", diverges_at_4_bits)
+    result = run_search(make_tiny_config(), tmp_path)
+    assert "seed-8bit" in {record.name for record in result.baselines}
+    assert {failure["name"] for failure in result.failures} >= {"seed-4bit"}
+    assert "seed network at uniform 4 bit could not be trained: the loss is nan" in result.remarks
+
+
+def test_a_search_over_one_bit_width_says_that_there_is_no_mixture(
+    make_tiny_config, fake_training, tmp_path
+):
+    result = run_search(make_tiny_config(space={"bits": [4]}), tmp_path)
+    assert {record.name for record in result.baselines} == {"seed-8bit", "seed-4bit"}
+    assert any("one bit-width everywhere" in remark for remark in result.remarks)
 
 
 def test_a_front_of_which_nothing_can_be_trained_is_an_error(

@@ -5,6 +5,8 @@ import pytest
 
 from bitscout.core import BompScore, Budget, FrontObjective
 from bitscout.hardware import size_report
+from bitscout.pipeline import make_config
+from bitscout.pipeline.components import build_components, build_sampler
 from bitscout.pipeline.hooks import describer, space_hooks
 from bitscout.space import BompSpace
 
@@ -57,3 +59,17 @@ def test_search_space_lists_every_choice_in_order_with_its_length():
 def test_described_networks_have_a_layer_for_each_of_the_graph(index):
     described = describer(SPACE)(ROWS)
     assert described.n_layers[index] == len(SPACE.layers(SPACE.decode(ROWS[index])))
+
+
+@pytest.mark.parametrize(("surrogate", "knows"), [("paper", False), ("scaled", True)])
+def test_the_papers_surrogate_models_the_whole_score(surrogate, knows, monkeypatch):
+    given = {}
+
+    def record(surrogate, **options):
+        given.update(options)
+        return surrogate
+
+    monkeypatch.setattr("bitscout.pipeline.components.GaussianProcessSampler", record)
+    config = make_config({"searcher": {"surrogate": surrogate}})
+    build_sampler(build_components(config))
+    assert (given["hooks"].known_term is not None) == knows

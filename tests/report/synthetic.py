@@ -156,7 +156,7 @@ def make_result(
         policy = QuantPolicy.uniform(list(own.policy), 6)
         label = f"architecture of trial {final[len(final) // 2].number}, uniform 6 bit"
         candidate = Candidate(own.values, policy)
-        baselines.append(make_final("own-6bit", label, None, candidate, rng, baseline_gain))
+        baselines.append(make_final("uniform", label, None, candidate, rng, baseline_gain))
     size = lambda record: record.metrics["size_bytes"]  # noqa: E731
     state = "searching" if searching else "complete" if baselines else "finalizing"
     return RunResult(

@@ -62,13 +62,14 @@ def finalize(
 ) -> None:
     """Train and test the networks of the front and the baselines that are not on disk yet.
 
+    A network whose training diverges is recorded in ``failures.json`` with the reason. A best
+    network that has one bit-width everywhere is its own uniform baseline and is trained once.
+
     Args:
         components: What was searched and how to train.
         run: Its directory, locked by the caller.
         history: Every trial.
         listener: Told of every network and epoch.
-
-    A network whose training diverges is recorded in ``failures.json`` with the reason.
 
     Raises:
         RunError: If a file cannot be written, or no network of the front could be trained.
@@ -123,25 +124,30 @@ class _Trainer:
             missing = [job for job in group if not job.path.is_file() and job.name not in failed]
             self._n_done += len(group) - len(missing)
             if missing:
-                try:
-                    self._train_group(key, missing)
-                except TrainingError as error:
-                    self._fail(missing, str(error))
+                self._train_or_fail(key, missing)
             for job in group:
                 if job.path.is_file():
                     document = self._run.read_json(job.path)
                     records[job.name] = FinalRecord.from_json(document)
         return [records[job.name] for job in jobs if job.name in records]
 
-    def _fail(self, jobs: Sequence[_Job], reason: str) -> None:
-        """Record why networks could not be trained; the same seed would fail again."""
-        failures = self._run.read_failures()
-        failures += [
-            {"name": job.name, "label": job.label, "reason": reason}
-            for job in jobs
-            if not job.path.is_file()
-        ]
-        self._run.write_json(self._run.failures, failures)
+    def _train_or_fail(self, key: str, jobs: Sequence[_Job]) -> None:
+        """Train a group; where that diverges, each network alone, so that others are kept.
+
+        What diverges alone is recorded: the same seed would fail again.
+        """
+        try:
+            self._train_group(key, jobs)
+        except TrainingError as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    if not job.path.is_file():
+                        self._train_or_fail(key, [job])
+                return
+            failure = {"name": jobs[0].name, "label": jobs[0].label, "reason": str(error)}
+            failures = [*self._run.read_failures(), failure]
+            self._run.write_json(self._run.failures, failures)
+            self._n_done += 1
 
     def _train_group(self, key: str, jobs: Sequence[_Job]) -> None:
         """Train one architecture and quantize it once for every job."""

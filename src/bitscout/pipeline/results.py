@@ -102,6 +102,21 @@ class RunResult:
             raise RunError(msg)
         return reload_network(self.directory, records[str(name)], self.config, self.dataset, space)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the tables alone would not tell: networks and comparisons that are missing."""
+        remarks = [
+            f"{failure['label']} could not be trained: {failure['reason']}"
+            for failure in self.failures
+        ]
+        names = {record.name for record in self.baselines} | {f["name"] for f in self.failures}
+        if self.state == "complete" and "uniform" not in names:
+            remarks.append(
+                "The best final network has one bit-width everywhere: there is no mixture to "
+                "compare with a uniform width."
+            )
+        return tuple(remarks)
+
     def data(self) -> ImageData:
         """Return the data of the run, split and normalized as it was, from where it was.
 
@@ -143,6 +158,7 @@ class RunResult:
             "final": [record.to_json() for record in self.final],
             "baselines": [record.to_json() for record in self.baselines],
             "failures": [dict(failure) for failure in self.failures],
+            "remarks": list(self.remarks),
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "beats_baselines": self.beats_baselines,
         }

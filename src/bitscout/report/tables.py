@@ -55,11 +55,7 @@ def verdict_lines(result: RunResult) -> list[RenderableType]:
     for verdict in result.verdicts:
         outcome = Text(verdict.outcome, style=OUTCOME_STYLES[verdict.outcome])
         grid.add_row(outcome, Text(verdict.sentence()))
-    failures = [
-        Text(f"{failure['label']} could not be trained: {failure['reason']}", style="red")
-        for failure in result.failures
-    ]
-    return [Text(summary, style="bold"), grid, *failures]
+    return [Text(summary, style="bold"), grid, *map(Text, result.remarks)]
 
 
 def show_run(result: RunResult) -> RenderableType:
