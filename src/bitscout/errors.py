@@ -13,6 +13,7 @@ __all__ = [
     "BitscoutError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "InfeasibleError",
     "PolicyError",
     "RunError",
@@ -41,6 +42,10 @@ class PolicyError(BitscoutError, ValueError):
 
 class UnsupportedError(BitscoutError):
     """A layer, network or device is outside what the called part can do correctly."""
+
+
+class ExportError(BitscoutError):
+    """A network cannot be written as a file, or a file is not the network it claims to be."""
 
 
 class RunError(BitscoutError):
