@@ -223,7 +223,7 @@ def windows_of(size, kernel=None, stride=None, padding=0):
 
 
 def tiny_net(seed=0, *, power_of_two=False):
-    """Every width from 8 to 2 bits: convolutions, depthwise ones, an average pool, a linear layer."""
+    """Every width from 8 to 2 bits: convolutions, depthwise ones, a pool, a linear layer."""
     b = GraphBuilder(seed, power_of_two=power_of_two)
     x = b.input((3, 16, 16))
     x = b.rescale(b.conv(x, 16, stride=2, bits=8))

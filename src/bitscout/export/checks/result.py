@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check is given and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CheckInputs", "TargetResult", "compare_integers", "compare_reals", "not_run"]
+
+IntArray = npt.NDArray[np.int64]
+MAX_MISMATCH_RATE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class CheckInputs:
+    """Images and what the integer reference makes of them.
+
+    Attributes:
+        images: Preprocessed images, float32, shape ``(N, C, H, W)``.
+        codes: The same as codes, for every `Input` of the graph.
+        outputs: The reference's outputs, shape ``(N, *)``.
+        scratch: Folder for what a check builds; the caller removes it.
+    """
+
+    images: npt.NDArray[np.float32]
+    codes: Mapping[str, IntArray]
+    outputs: IntArray
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """What one target computed, against the integer reference.
+
+    Attributes:
+        name: What ran, ``onnxruntime``.
+        setting: How, ``int8, level all``.
+        state: ``passed``, ``failed``, or ``not run`` where its tools are not installed.
+        reason: Why it failed or did not run, and what to install.
+        outputs: Numbers compared.
+        mismatches: How many differ, in steps of `grid`.
+        max_lsb: Largest difference, in steps of `grid`.
+        argmax_agreement: Fraction of images with the same class; `None` where nothing ran.
+        grid: What a step is: ``exact`` compares the output's integers themselves; ``8 bit``
+            compares real outputs on 255 steps over the range of the reference's.
+        details: Other facts with their units, ``flash_bytes``.
+    """
+
+    name: str
+    setting: str
+    state: Literal["passed", "failed", "not run"]
+    reason: str = ""
+    outputs: int = 0
+    mismatches: int = 0
+    max_lsb: int = 0
+    argmax_agreement: float | None = None
+    grid: Literal["exact", "8 bit"] = "exact"
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def not_run(name: str, setting: str, reason: str) -> TargetResult:
+    """Return the result of a target whose tools are absent."""
+    return TargetResult(name, setting, "not run", reason)
+
+
+def compare_integers(
+    name: str,
+    setting: str,
+    reference: IntArray,
+    outputs: npt.NDArray[np.integer],
+    details: Mapping[str, Any] | None = None,
+) -> TargetResult:
+    """Compare a target that computes the output's integers: one difference is a failure.
+
+    Args:
+        name: Of the target.
+        setting: Of the target.
+        reference: Outputs of the reference, shape ``(N, *)``.
+        outputs: Those of the target, same shape.
+        details: Other facts.
+    """
+    return _compare(name, setting, reference, outputs.astype(np.int64), details, is_exact=True)
+
+
+def compare_reals(
+    name: str,
+    setting: str,
+    reference: npt.NDArray[np.float64],
+    outputs: npt.NDArray[np.floating],
+    details: Mapping[str, Any] | None = None,
+) -> TargetResult:
+    """Compare a target that computes in floating point, on 255 steps over the reference's range.
+
+    Fails at a thousandth of mismatches: a runtime that rescales in float32 rounds one in some
+    100,000 activations to the other side.
+
+    Args:
+        name: Of the target.
+        setting: Of the target.
+        reference: Real outputs of the reference, shape ``(N, *)``.
+        outputs: Those of the target, same shape.
+        details: Other facts.
+    """
+    step = max((reference.max() - reference.min()) / 255, np.finfo(np.float32).tiny)
+    codes = [np.rint(values.astype(np.float64) / step) for values in (reference, outputs)]
+    result = _compare(name, setting, codes[0], codes[1], details, is_exact=False)
+    agreement = _argmax_agreement(reference, outputs)
+    return TargetResult(**{**vars(result), "argmax_agreement": agreement})
+
+
+def _compare(
+    name: str,
+    setting: str,
+    reference: npt.NDArray[Any],
+    outputs: npt.NDArray[Any],
+    details: Mapping[str, Any] | None,
+    *,
+    is_exact: bool,
+) -> TargetResult:
+    difference = np.abs(outputs - reference)
+    mismatches = int(np.count_nonzero(difference))
+    allowed = 0 if is_exact else MAX_MISMATCH_RATE * difference.size
+    is_failed = mismatches > allowed
+    return TargetResult(
+        name=name,
+        setting=setting,
+        state="failed" if is_failed else "passed",
+        reason=f"{mismatches} of {difference.size} outputs differ" if is_failed else "",
+        outputs=difference.size,
+        mismatches=mismatches,
+        max_lsb=int(difference.max(initial=0)),
+        argmax_agreement=_argmax_agreement(reference, outputs),
+        grid="exact" if is_exact else "8 bit",
+        details=dict(details or {}),
+    )
+
+
+def _argmax_agreement(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    first, second = (x.reshape(len(x), -1).argmax(axis=1) for x in (a, b))
+    return float((first == second).mean())
