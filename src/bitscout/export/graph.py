@@ -215,7 +215,7 @@ class MaxPool:
 
 @dataclass(frozen=True, eq=False)
 class Relu:
-    """``max(x, 0)`` on sums, where no `Rescale` follows that could do it."""
+    """``max(x, zero_point)`` on sums or codes, where no `Rescale` follows that could do it."""
 
     kind: ClassVar[str] = "relu"
     name: str

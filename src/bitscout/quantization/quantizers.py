@@ -156,8 +156,28 @@ class ActivationQuantizer(nn.Module):
         low = int(self.quant_min)
         self.code_range = integer_range(self.bit_width, signed=low < 0, narrow_range=low < 0)
         self.step = float(self.scale.detach())
+        if not self.is_learned:
+            # A learned step moves without notice; its forward clamps the values instead.
+            self.code_range = self._clipped(self.code_range, self.step)
         low_bound, high_bound = straight_through_bounds(self.step, *self.code_range)
         self.bounds = max(low_bound, self.clip[0]), min(high_bound, self.clip[1])
+
+    def _clipped(self, code_range: tuple[int, int], step: float) -> tuple[int, int]:
+        """Cut the codes at the merged activation: a step rounded up may reach beyond a ReLU6."""
+        low, high = code_range
+        if step > 0 and math.isfinite(self.clip[1]):
+            high = min(high, int(torch.tensor(self.clip[1]).div(step).round()))
+        return low, high
+
+    def grid(self) -> tuple[float, int, int]:
+        """Return step, smallest and largest code of what `forward` gives, for export.
+
+        Raises:
+            ConfigError: If the quantizer was never calibrated.
+        """
+        self.check_calibrated()
+        step = float(self.current_step().detach())
+        return step, *self._clipped(self.code_range, step)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
