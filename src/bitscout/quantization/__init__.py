@@ -32,6 +32,7 @@ from bitscout.quantization.observers import (
     PowerOfTwoObserver,
     WeightObserver,
 )
+from bitscout.quantization.packing import pack_bits, packed_size, unpack_bits
 from bitscout.quantization.prepare import (
     layer_names,
     parameter_groups,
@@ -69,7 +70,10 @@ __all__ = [
     "integer_range",
     "layer_names",
     "learned_step",
+    "pack_bits",
+    "packed_size",
     "parameter_groups",
     "post_training_quantize",
     "prepare",
+    "unpack_bits",
 ]
