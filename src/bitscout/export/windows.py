@@ -72,21 +72,37 @@ class Windows:
 
 def _regular(spans: tuple[Span, ...], size: int) -> tuple[int, int, int, int] | None:
     """Return (kernel, stride, padding before, padding after) of windows along one axis."""
-    kernel = max(stop - start for start, stop in spans)
+    if all(span == (0, size) for span in spans):
+        # Every window is cut at both ends, or there is only one.
+        return size + len(spans) - 1, 1, len(spans) - 1, len(spans) - 1
     first_start, first_stop = spans[0]
     if first_start != 0:
         return None
-    before = kernel - first_stop
-    strides = {1}
-    if len(spans) > 1:
-        # The second window may be cut as well, but never both of its ends' distances to the
-        # first: its start counts where it is not 0, its end where it is not the edge.
-        strides = {spans[1][1] - first_stop, spans[1][0] + before}
-    for stride in sorted(strides):
-        if stride < 1:
-            continue
+    # All windows may be cut, so that the kernel is longer than each of them.
+    for kernel in range(max(stop - start for start, stop in spans), 2 * size + 1):
+        # The end of the first window says where it starts, unless it is cut as well.
+        overhang = kernel - first_stop
+        for before in (overhang,) if first_stop < size else range(overhang + 1):
+            stride = _stride(spans, size, kernel, before)
+            if stride is not None:
+                last_stop = (len(spans) - 1) * stride - before + kernel
+                return kernel, stride, before, max(last_stop - size, 0)
+    return None
+
+
+def _stride(spans: tuple[Span, ...], size: int, kernel: int, before: int) -> int | None:
+    """Return the stride that makes these windows, and no more than these."""
+    # Any window that is not cut at both ends tells it; a single one may stay alone.
+    candidates = {
+        (start + before if start else stop - kernel + before) // index
+        for index, (start, stop) in enumerate(spans)
+        if index and (start or stop < size)
+    } or {size}
+    for stride in sorted(candidates):
         starts = [index * stride - before for index in range(len(spans))]
         cut = tuple((max(start, 0), min(start + kernel, size)) for start in starts)
-        if cut == spans:
-            return kernel, stride, before, max(starts[-1] + kernel - size, 0)
+        # A further window would still be inside.
+        is_short = starts[-1] + stride + kernel <= size
+        if stride > 0 and cut == spans and not is_short:
+            return stride
     return None
