@@ -194,8 +194,10 @@ class GraphBuilder:
         shape = (int(np.prod(source.shape)),)
         return self.add(Flatten(f"flatten{len(self.ops)}", (x,), shape, grid))
 
-    def build(self, output):
-        output = self.logits(output)
+    def build(self, output, *, one_step=True):
+        """End in `output`, brought to one step for all classes or as it is."""
+        if one_step:
+            output = self.logits(output)
         return IntegerGraph(tuple(self.ops.values()), output)
 
     def images(self, n):
@@ -222,7 +224,7 @@ def windows_of(size, kernel=None, stride=None, padding=0):
     return Windows(spans(height), spans(width), (height, width))
 
 
-def tiny_net(seed=0, *, power_of_two=False):
+def tiny_net(seed=0, *, power_of_two=False, one_step=True):
     """Every width from 8 to 2 bits: convolutions, depthwise ones, a pool, a linear layer."""
     b = GraphBuilder(seed, power_of_two=power_of_two)
     x = b.input((3, 16, 16))
@@ -232,7 +234,7 @@ def tiny_net(seed=0, *, power_of_two=False):
     x = b.rescale(b.conv(x, 32, groups=32, stride=2, bits=4), bits=4, spread=6)
     x = b.rescale(b.conv(x, 48, 1, bits=3))
     x = b.rescale(b.sum_pool(x), divisor=16)
-    return b, b.build(b.linear(b.flatten(x), 10, bits=2))
+    return b, b.build(b.linear(b.flatten(x), 10, bits=2), one_step=one_step)
 
 
 def residual_net(seed=0, *, power_of_two=False, zero_point=0):

@@ -255,11 +255,11 @@ class IntegerGraph:
 
     Attributes:
         ops: Operations, each after those it reads.
-        output: Name of the result. It has one step for all its elements, so that its integers
-            can be compared with each other.
+        output: Name of the result: mostly the sums of the last layer, as they are. A class may
+            have a step of its own, so compare ``integer * step``, not integers: `scores`.
 
     Raises:
-        ExportError: If a name is missing, late or used twice, or the output has several steps.
+        ExportError: If a name is missing, late or used twice.
     """
 
     ops: tuple[Op, ...]
@@ -274,8 +274,8 @@ class IntegerGraph:
                 msg = f"Operation {op.name!r} must be unique and come after its inputs {missing}."
                 raise ExportError(msg)
             seen.add(op.name)
-        if self.output not in seen or self[self.output].grid.scale.ndim:
-            msg = f"The output {self.output!r} must be an operation with one step."
+        if self.output not in seen:
+            msg = f"The output {self.output!r} must be an operation of the graph."
             raise ExportError(msg)
 
     def __iter__(self) -> Iterator[Op]:
@@ -297,6 +297,13 @@ class IntegerGraph:
     def readers(self, name: str) -> tuple[Op, ...]:
         """Return the operations that read the tensor `name`."""
         return self._readers[name]
+
+    def scores(self, outputs: IntArray) -> FloatArray:
+        """Return the real values of the output's integers, shape ``(N, *)``."""
+        grid, n_pixels = self[self.output].grid, len(self[self.output].shape) - 1
+        scale = grid.scale.reshape(-1, *[1] * n_pixels) if grid.scale.ndim else grid.scale
+        result: FloatArray = (outputs - grid.zero_point) * scale
+        return result
 
     @property
     def inputs(self) -> tuple[Input, ...]:

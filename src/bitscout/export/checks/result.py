@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +75,8 @@ def compare_integers(
     reference: IntArray,
     outputs: npt.NDArray[np.integer],
     details: Mapping[str, Any] | None = None,
+    *,
+    scores: Callable[[IntArray], npt.NDArray[np.float64]] | None = None,
 ) -> TargetResult:
     """Compare a target that computes the output's integers: one difference is a failure.
 
@@ -84,8 +86,15 @@ def compare_integers(
         reference: Outputs of the reference, shape ``(N, *)``.
         outputs: Those of the target, same shape.
         details: Other facts.
+        scores: `IntegerGraph.scores`, where classes have steps of their own: the class is the
+            one with the largest score.
     """
-    return _compare(name, setting, reference, outputs.astype(np.int64), details, is_exact=True)
+    integers = outputs.astype(np.int64)
+    result = _compare(name, setting, reference, integers, details, is_exact=True)
+    if scores is None:
+        return result
+    agreement = _argmax_agreement(scores(reference), scores(integers))
+    return replace(result, argmax_agreement=agreement)
 
 
 def compare_reals(
@@ -111,7 +120,7 @@ def compare_reals(
     codes = [np.rint(values.astype(np.float64) / step) for values in (reference, outputs)]
     result = _compare(name, setting, codes[0], codes[1], details, is_exact=False)
     agreement = _argmax_agreement(reference, outputs)
-    return TargetResult(**{**vars(result), "argmax_agreement": agreement})
+    return replace(result, argmax_agreement=agreement)
 
 
 def _compare(

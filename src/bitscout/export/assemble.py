@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turning expressions into the operations of an integer graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bitscout.errors import UnsupportedError
+from bitscout.export.expressions import (
+    Clamped,
+    Expr,
+    Flat,
+    Image,
+    Joined,
+    MaxPooled,
+    Padded,
+    Term,
+    Total,
+)
+from bitscout.export.fixed_point import fixed_point
+from bitscout.export.graph import (
+    Concat,
+    Flatten,
+    Grid,
+    Input,
+    IntegerGraph,
+    MaxPool,
+    Op,
+    Relu,
+    Rescale,
+    SumPool,
+)
+from bitscout.export.windows import Windows
+
+__all__ = ["Assembler"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+OUTPUT_FINENESS = 4096
+_GridKey = tuple[int, float, int, int, int]
+
+
+class Assembler:
+    """Collects operations; a tensor that two readers want on one grid is made once."""
+
+    def __init__(self) -> None:
+        self._ops: dict[str, Op] = {}
+        self._codes: dict[_GridKey, str] = {}
+        # An id names an expression only as long as it lives.
+        self._alive: list[Expr] = []
+
+    def add(self, op: Op) -> str:
+        """Add an operation; return its name."""
+        assert op.name not in self._ops, op.name
+        self._ops[op.name] = op
+        return op.name
+
+    def __getitem__(self, name: str) -> Op:
+        """Return the operation called `name`."""
+        return self._ops[name]
+
+    def free_name(self, name: str) -> str:
+        """Return `name`, or ``name_2``, ``name_3`` ... where that is taken."""
+        free, count = name, 1
+        while free in self._ops:
+            count += 1
+            free = f"{name}_{count}"
+        return free
+
+    def quantize(self, expr: Expr, grid: Grid, name: str) -> str:
+        """Return the tensor of the codes of `expr` on `grid`.
+
+        Args:
+            expr: Any expression.
+            grid: Of codes.
+            name: For the operation, if it is new.
+
+        Raises:
+            UnsupportedError: If the expression cannot be had on this grid exactly.
+        """
+        key = (id(expr), float(grid.scale), grid.bit_width, grid.quant_min, grid.quant_max)
+        if key not in self._codes:
+            self._alive.append(expr)
+            self._codes[key] = self._quantize(expr, grid, name)
+        return self._codes[key]
+
+    def _quantize(self, expr: Expr, grid: Grid, name: str) -> str:
+        match expr:
+            case Image():
+                return self.add(Input(self.free_name(name), expr.shape, grid))
+            case Total():
+                return self._rescale(expr, grid, name)
+            case Clamped():
+                narrow = _clamped(grid, expr.low, expr.high)
+                return self.quantize(expr.source, narrow, name)
+            case MaxPooled():
+                source = self.quantize(expr.source, grid, f"{name}.unpooled")
+                return self._max_pool(source, expr, name)
+            case Joined():
+                parts = [
+                    self._quantize_part(part, grid, f"{name}.{index}")
+                    for index, part in enumerate(expr.parts)
+                ]
+                return self.add(Concat(self.free_name(name), tuple(parts), expr.shape, grid))
+            case Flat():
+                source = self.quantize(expr.source, grid, f"{name}.map")
+                used = self[source].grid
+                return self.add(Flatten(self.free_name(name), (source,), expr.shape, used))
+            case Padded():
+                msg = (
+                    f"{name}: zeros are padded to what is no convolution's input. Give the "
+                    "padding to the layer itself."
+                )
+                raise UnsupportedError(msg)
+
+    def _quantize_part(self, part: Expr, grid: Grid, name: str) -> str:
+        """Return the codes of one part of a concatenation: all parts keep the whole range."""
+        if not isinstance(part, Clamped):
+            return self.quantize(part, grid, name)
+        narrow = _clamped(grid, part.low, part.high)
+        if (narrow.quant_min, narrow.quant_max) == (grid.quant_min, grid.quant_max):
+            return self._quantize_part(part.source, grid, name)
+        if narrow.quant_max != grid.quant_max or narrow.quant_min != grid.zero_point:
+            msg = (
+                f"{name}: a part of a concatenation is clamped to [{part.low}, {part.high}] and "
+                "the others are not. Clamp behind the concatenation."
+            )
+            raise UnsupportedError(msg)
+        source = self.quantize(part.source, grid, f"{name}.signed")
+        return self.add(Relu(self.free_name(name), (source,), part.shape, grid))
+
+    def _rescale(self, total: Total, grid: Grid, name: str) -> str:
+        divisor = total.terms[0].divisor
+        if len(total.terms) > 1:
+            if any(term.divisor.ndim for term in total.terms):
+                msg = (
+                    f"{name}: adds an average whose windows differ in size. Use an Add module, "
+                    "which quantizes what it adds."
+                )
+                raise UnsupportedError(msg)
+            divisor = np.array(1, dtype=np.int64)
+        scales = [
+            term.scale if len(total.terms) == 1 else term.scale / term.divisor
+            for term in total.terms
+        ]
+        ratios = np.stack(np.broadcast_arrays(*[np.atleast_1d(s / grid.scale) for s in scales]))
+        multiplier, shift = fixed_point(ratios)
+        inputs = tuple(term.tensor for term in total.terms)
+        return self.add(
+            Rescale(self.free_name(name), inputs, total.shape, grid, multiplier, shift, divisor)
+        )
+
+    def _max_pool(self, source: str, expr: MaxPooled, name: str) -> str:
+        used = self[source].grid
+        return self.add(MaxPool(self.free_name(name), (source,), expr.shape, used, expr.windows))
+
+    def total(self, expr: Expr, name: str) -> Total:
+        """Return `expr` as a sum of integer tensors without rounding anything.
+
+        Raises:
+            UnsupportedError: If that is not possible: the network's input itself, a ReLU6, or the
+                ReLU of a sum of two tensors, before anything has quantized them.
+        """
+        match expr:
+            case Total():
+                return expr
+            case Flat():
+                terms = self.total(expr.source, name).terms
+                return Total(expr.shape, tuple(self._flat_term(t, expr, name) for t in terms))
+            case MaxPooled():
+                term = self._single_term(expr.source, name)
+                tensor = self._max_pool(term.tensor, expr, f"{name}.max")
+                return Total(expr.shape, (replace(term, tensor=tensor),))
+            case Clamped() if expr.low == 0 and expr.high == np.inf:
+                term = self._single_term(expr.source, name)
+                grid = self[term.tensor].grid
+                tensor = self.add(
+                    Relu(self.free_name(f"{name}.relu"), (term.tensor,), expr.shape, grid)
+                )
+                return Total(expr.shape, (replace(term, tensor=tensor),))
+            case Joined():
+                return self._joined(expr, name)
+            case _:
+                raise _unquantized(expr, name)
+
+    def _single_term(self, expr: Expr, name: str) -> Term:
+        total = self.total(expr, name)
+        if len(total.terms) > 1:
+            raise _unquantized(expr, name)
+        return total.terms[0]
+
+    def _flat_term(self, term: Term, expr: Flat, name: str) -> Term:
+        source = self[term.tensor]
+        pixels = int(np.prod(source.shape[1:]))
+        scale, grid = term.scale, source.grid
+        if scale.ndim:
+            scale = np.repeat(scale, pixels)
+        if grid.scale.ndim:
+            grid = Grid.sums(np.repeat(grid.scale, pixels))
+        if term.divisor.ndim:
+            scale = scale / np.tile(term.divisor.ravel(), source.shape[0])
+        tensor = self.add(
+            Flatten(self.free_name(f"{name}.flat"), (term.tensor,), expr.shape, grid)
+        )
+        divisor = np.array(1, dtype=np.int64) if term.divisor.ndim else term.divisor
+        return Term(tensor, scale, divisor)
+
+    def _joined(self, expr: Joined, name: str) -> Total:
+        terms = [self._single_term(part, name) for part in expr.parts]
+        sources = [self[term.tensor] for term in terms]
+        if any(term.divisor.ndim for term in terms) or not all(s.grid.is_sums for s in sources):
+            raise _unquantized(expr, name)
+        scale = np.concatenate(
+            [
+                np.broadcast_to(term.scale / term.divisor, source.shape[:1])
+                for term, source in zip(terms, sources, strict=True)
+            ]
+        )
+        inputs = tuple(term.tensor for term in terms)
+        tensor = self.add(
+            Concat(self.free_name(f"{name}.concat"), inputs, expr.shape, Grid.sums(scale))
+        )
+        return Total(expr.shape, (Term(tensor, scale),))
+
+    def sum_pool(self, term: Term, shape: tuple[int, ...], windows: Windows, name: str) -> str:
+        """Add the sums over windows of a term's tensor; return the name."""
+        grid = Grid.sums(self[term.tensor].grid.scale)
+        return self.add(SumPool(self.free_name(name), (term.tensor,), shape, grid, windows))
+
+    def finish(self, expr: Expr, name: str) -> IntegerGraph:
+        """Return the graph that ends in `expr`.
+
+        The integers of a last layer are the output as they are, nothing is rounded. An average is
+        its sum with a finer step. Only a sum of several tensors that nothing has quantized is
+        rounded, to a 4096th of the largest of their steps.
+        """
+        source, bounds = expr, (-np.inf, np.inf)
+        while isinstance(source, Clamped):
+            bounds = max(bounds[0], source.low), min(bounds[1], source.high)
+            source = source.source
+        total = self.total(source, name)
+        term = total.terms[0]
+        scale = np.maximum.reduce([term.scale / term.divisor for term in total.terms])
+        if len(total.terms) > 1:
+            scale = scale / OUTPUT_FINENESS
+        is_plain = len(total.terms) == 1 and bounds == (-np.inf, np.inf)
+        if is_plain and (term.divisor == 1).all():
+            return self._pruned(term.tensor)
+        if scale.ndim > 1 or (scale.ndim and bounds not in ((-np.inf, np.inf), (0, np.inf))):
+            raise _unquantized(expr, name or "output")
+        grid = _clamped(Grid.sums(scale), *bounds)
+        return self._pruned(self._rescale(total, grid, f"{name}.output".lstrip(".")))
+
+    def _pruned(self, output: str) -> IntegerGraph:
+        """Return the graph of what the output depends on."""
+        needed = {output}
+        for op in reversed(self._ops.values()):
+            if op.name in needed:
+                needed.update(op.inputs)
+        return IntegerGraph(tuple(op for op in self._ops.values() if op.name in needed), output)
+
+
+def _clamped(grid: Grid, low: float, high: float) -> Grid:
+    """Return the grid with its range cut at two real values, divided in float32 like PyTorch."""
+    if low == 0 and high == np.inf:
+        return replace(grid, quant_min=max(grid.quant_min, grid.zero_point))
+    step = np.float32(grid.scale)
+    quant_min, quant_max = grid.quant_min, grid.quant_max
+    if np.isfinite(low):
+        quant_min = max(quant_min, int(np.rint(np.float32(low) / step)))
+    if np.isfinite(high):
+        quant_max = min(quant_max, int(np.rint(np.float32(high) / step)))
+    return replace(grid, quant_min=quant_min, quant_max=quant_max)
+
+
+def _unquantized(expr: Expr, name: str) -> UnsupportedError:
+    what = type(expr).__name__.lower()
+    msg = (
+        f"{name}: works on a real tensor ({what}) that nothing has quantized, so no integers "
+        "compute it exactly. Use bitscout.quantization.Add for additions, and AvgPool2d or "
+        "AdaptiveAvgPool2d modules for averages: these quantize what they read."
+    )
+    return UnsupportedError(msg)

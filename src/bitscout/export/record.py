@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a prepared network does, call by call, seen in one forward pass.
+
+The network runs once while its quantized modules and every PyTorch function outside of them are
+written down, with their arguments and the line of source they were called from. This follows any
+Python a ``forward`` holds, so it records what `torch.fx` and `torch.export` can trace and more;
+like `torch.export` it sees the one path that an input of this shape takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from bitscout.errors import UnsupportedError
+from bitscout.quantization import QuantModule
+
+__all__ = ["Call", "Recording", "Value", "record"]
+
+_TORCH = str(Path(torch.__file__).parent)
+# What turns tensors into Python numbers: from there on the network depends on the image.
+_READS_NUMBERS = {"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the recording, by number; one changed in place is another value.
+
+    Attributes:
+        index: Its number.
+        shape: Without the batch.
+    """
+
+    index: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call.
+
+    Attributes:
+        function: Name of the function; empty for a quantized module.
+        module: The quantized module, or the innermost one that called the function.
+        path: Its path in the network.
+        line: ``file:line`` of the source that called, empty if there is none.
+        args: Positional arguments, every `Tensor` that comes from the input as a `Value`.
+        kwargs: Named ones, likewise.
+        result: What was returned, likewise.
+    """
+
+    function: str
+    module: nn.Module
+    path: str
+    line: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    result: Any
+
+    def describe(self) -> str:
+        """Return what was called, where: for messages."""
+        what = f"`{self.function}`" if self.function else type(self.module).__name__
+        where = f" in {type(self.module).__name__} {self.path!r}" if self.path else ""
+        return f"{what}{where}{f' ({self.line})' if self.line else ''}"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A forward pass.
+
+    Attributes:
+        calls: In the order of execution.
+        input: The image.
+        output: What the network returned.
+    """
+
+    calls: tuple[Call, ...]
+    input: Value
+    output: Any
+
+
+def record(module: nn.Module, images: Tensor) -> Recording:
+    """Run `module` once in evaluation mode, without gradients, and return what it did.
+
+    Args:
+        module: A network with quantized modules in it. Left as it was.
+        images: A batch the network accepts.
+
+    Raises:
+        UnsupportedError: If the network does not run on the images, or reads their values.
+    """
+    recorder = _Recorder()
+    result = None
+    with torch.no_grad(), _evaluating(module), _hooks(module, recorder):
+        value = recorder.new_value(images)
+        try:
+            with recorder:
+                result = module(images)
+        except (RuntimeError, TypeError, ValueError) as error:
+            msg = f"The network does not run on an input of shape {tuple(images.shape)}: {error}"
+            raise UnsupportedError(msg) from error
+    return Recording(tuple(recorder.calls), value, recorder.replaced(result))
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.modules: list[tuple[str, nn.Module]] = []
+        self.depth = 0  # > 0 inside a quantized module
+        self._values: dict[int, Value] = {}
+        self._alive: list[Tensor] = []  # An id names a tensor only as long as it lives.
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401  # whatever `func` returns
+        """Call `func` and write it down if it makes a tensor from one that is known."""
+        kwargs = kwargs or {}
+        if self.depth:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        read = self.replaced(args), self.replaced(kwargs)
+        is_known = any(True for _ in _find(read, Value))
+        if is_known and name in _READS_NUMBERS:
+            self._refuse_numbers(name)
+        result = func(*args, **kwargs)
+        if is_known and any(True for _ in _find(result, Tensor)):
+            self.add(name, *read, result)
+        return result
+
+    def add(self, function: str, args: Any, kwargs: Any, result: object) -> None:  # noqa: ANN401
+        """Write down a call; its arguments are replaced already."""
+        path, module = self.modules[-1]
+        for tensor in _find(result, Tensor):
+            self.new_value(tensor)
+        self.calls.append(
+            Call(function, module, path, _line(), args, kwargs, self.replaced(result))
+        )
+
+    def new_value(self, tensor: Tensor) -> Value:
+        """Return a new value for a tensor that was made or changed."""
+        self._alive.append(tensor)
+        value = Value(len(self._alive), tuple(tensor.shape[1:]))
+        self._values[id(tensor)] = value
+        return value
+
+    def replaced(self, structure: Any) -> Any:  # noqa: ANN401  # any arguments
+        """Return `structure` with the tensors that come from the input as values."""
+        if isinstance(structure, Tensor):
+            return self._values.get(id(structure), structure)
+        if isinstance(structure, Mapping):
+            return {key: self.replaced(item) for key, item in structure.items()}
+        if isinstance(structure, list | tuple):
+            return tuple(self.replaced(item) for item in structure)
+        return structure
+
+    def _refuse_numbers(self, name: str) -> None:
+        path, module = self.modules[-1]
+        msg = (
+            f"`{name}` in {type(module).__name__} {path!r} ({_line()}) turns activations into a "
+            "Python number, so what the network computes depends on the image. Rewrite the "
+            "forward without it."
+        )
+        raise UnsupportedError(msg)
+
+
+def _line() -> str:
+    """Return ``file:line`` of the innermost frame that is neither ours nor PyTorch's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not record.__code__:
+        name = frame.f_code.co_filename
+        if name != __file__ and not name.startswith((_TORCH, "<")):
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    was_training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in was_training.items():
+            part.training = training
+
+
+@contextmanager
+def _hooks(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Keep the stack of running modules, and see a quantized module as one call."""
+    handles = []
+    pending: list[tuple[Any, Any]] = []
+    for path, part in module.named_modules():
+
+        def enter(
+            part: nn.Module,
+            args: object,
+            kwargs: object,
+            *,
+            path: str = path,
+        ) -> None:
+            recorder.modules.append((path, part))
+            if isinstance(part, QuantModule):
+                pending.append((recorder.replaced(args), recorder.replaced(kwargs)))
+                recorder.depth += 1
+
+        def leave(part: nn.Module, _args: object, _kwargs: object, result: object) -> None:
+            if isinstance(part, QuantModule):
+                recorder.depth -= 1
+                recorder.add("", *pending.pop(), result)
+            recorder.modules.pop()
+
+        handles += [
+            part.register_forward_pre_hook(enter, with_kwargs=True),
+            part.register_forward_hook(leave, with_kwargs=True),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _find(structure: object, kind: type) -> Iterator[Any]:
+    if isinstance(structure, kind):
+        yield structure
+    elif isinstance(structure, Mapping):
+        for item in structure.values():
+            yield from _find(item, kind)
+    elif isinstance(structure, list | tuple):
+        for item in structure:
+            yield from _find(item, kind)
