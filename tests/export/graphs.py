@@ -263,5 +263,5 @@ def relu_net(seed=0):
     left, right = b.conv(x, 6, 3, bits=5), b.conv(x, 6, 5, bits=3, pads=(2, 2, 2, 2))
     added = b.rescale(left, right)
     y = b.relu(b.conv(added, 8, 3, stride=2, pads=(0, 1, 1, 0), bits=8))
-    y = b.rescale(b.sum_pool(b.max_pool(y, windows_of((4, 5), 2))), divisor=4)
+    y = b.rescale(b.sum_pool(b.max_pool(y, windows_of((4, 4), 2))), divisor=4)
     return b, b.build(b.linear(b.flatten(y), 5, bits=4, bias=False))
