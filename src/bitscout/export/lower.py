@@ -172,8 +172,8 @@ class _Lowering:
                 return self._quantized_add(add, sources, call)
             case QuantAvgPool() as pool:
                 return self._quantized_pool(pool, sources[0], call)
-            case _:
-                _refuse(f"it has no integer form. {_ADVICE}")
+        msg = f"it has no integer form. {_ADVICE}"
+        raise UnsupportedError(msg)
 
     def _conv(self, layer: QuantConv2d, source: Expr, call: Call) -> Total:
         if layer.padding_mode != "zeros":

@@ -44,6 +44,9 @@ class QuantConfig:
             bits after three epochs; no better, or worse, after one.
         learn_act_steps: Make the activations' steps parameters, trained by LSQ in QAFT. A training
             step then takes 2.15 times a real one instead of 0.8 to 1.1.
+        exact_steps: Give activations steps of powers of two and weights steps of few mantissa
+            bits, so that float32, and with it PyTorch and ONNX Runtime, computes exactly the
+            integers that are exported. Learned steps stay as they are learned.
         add_bits: Bits of both operands of every `Add`, in ``[2, 8]``.
         pool_bits: Bits of the input of every average pool, in ``[2, 8]``.
 
@@ -56,6 +59,7 @@ class QuantConfig:
     bias_correction: bool = True
     learn_weight_steps: bool = False
     learn_act_steps: bool = False
+    exact_steps: bool = True
     add_bits: int = 8
     pool_bits: int = 8
 

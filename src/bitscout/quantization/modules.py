@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from bitscout.core import LayerBits
 from bitscout.errors import TrainingError
 from bitscout.quantization.config import QuantConfig
-from bitscout.quantization.numerics import INT32_MAX, round_to_codes
+from bitscout.quantization.exact_steps import mantissa_bits
+from bitscout.quantization.numerics import INT32_MAX, integer_range, round_to_codes
 from bitscout.quantization.quantizers import ActivationQuantizer, WeightQuantizer
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
 
 # A bias takes at most a quarter of the int32 range, the rest is left to the accumulator.
 MAX_BIAS_CODE = 2**29
+# With exact steps at most half of what float32 holds exactly, next to four mantissa bits.
+MAX_EXACT_BIAS_CODE = 2**19
 # More than ten times the longest row of the networks searched here (576 weights).
 N_PATCHES = 2**13
 
@@ -109,14 +112,16 @@ class QuantizedLayer(QuantModule):
         super().__init__(name)
         self.weight = nn.Parameter(source.weight.detach())
         self.bias = None if source.bias is None else nn.Parameter(source.bias.detach())
-        self.input_quantizer = ActivationQuantizer(
-            bits.act_bits, config.act_observer, is_learned=config.learn_act_steps
-        )
+        self.input_quantizer = activation_quantizer(bits.act_bits, config)
+        largest = integer_range(bits.weight_bits)[1], 2**bits.act_bits - 1
         self.weight_quantizer = WeightQuantizer(
             self.weight.shape[0],
             bits.weight_bits,
             config.weight_observer,
             is_learned=config.learn_weight_steps,
+            mantissa_bits=(
+                mantissa_bits(self.weight[0].numel(), *largest) if config.exact_steps else None
+            ),
         )
         self.to(self.weight.device)
 
@@ -161,7 +166,9 @@ class QuantizedLayer(QuantModule):
         """
         if self.bias is None:
             return False
-        grid = MAX_BIAS_CODE * self.input_quantizer.current_step()
+        is_exact = self.weight_quantizer.mantissa_bits is not None
+        largest = MAX_EXACT_BIAS_CODE if is_exact else MAX_BIAS_CODE
+        grid = largest * self.input_quantizer.current_step()
         return self.weight_quantizer.raise_to(self.bias.abs() / grid)
 
     def bias_steps(self) -> Tensor:
@@ -273,12 +280,8 @@ class QuantAdd(QuantModule):
 
     def __init__(self, name: str, config: QuantConfig) -> None:
         super().__init__(name)
-        self.a_quantizer, self.b_quantizer = (
-            ActivationQuantizer(
-                config.add_bits, config.act_observer, is_learned=config.learn_act_steps
-            )
-            for _ in range(2)
-        )
+        self.a_quantizer = activation_quantizer(config.add_bits, config)
+        self.b_quantizer = activation_quantizer(config.add_bits, config)
 
     def input_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Return the quantizers of both operands."""
@@ -317,9 +320,7 @@ class QuantAvgPool(QuantModule):
     ) -> None:
         super().__init__(name)
         self.pool = pool
-        self.input_quantizer = ActivationQuantizer(
-            config.pool_bits, config.act_observer, is_learned=config.learn_act_steps
-        )
+        self.input_quantizer = activation_quantizer(config.pool_bits, config)
 
     def input_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Return the one quantizer."""
@@ -396,6 +397,16 @@ class _ConvolveCodes(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = grad_weight.mul_(ctx.step)
         return grad_x, grad_weight, grad_bias, None
+
+
+def activation_quantizer(bit_width: int, config: QuantConfig) -> ActivationQuantizer:
+    """Return an empty quantizer of `bit_width` bits."""
+    return ActivationQuantizer(
+        bit_width,
+        config.act_observer,
+        is_learned=config.learn_act_steps,
+        is_exact=config.exact_steps,
+    )
 
 
 def _bias_codes(bias: Tensor, steps: Tensor) -> Tensor:

@@ -14,6 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from bitscout.errors import ConfigError, DataError
+from bitscout.quantization.exact_steps import (
+    snap_act_step,
+    snap_weight_steps,
+    steps_at_least,
+)
 from bitscout.quantization.numerics import (
     fixed_step,
     integer_range,
@@ -45,6 +50,8 @@ class WeightQuantizer(nn.Module):
         bit_width: In ``[2, 8]``.
         observer: Chooses the steps.
         is_learned: Whether the steps are parameters.
+        mantissa_bits: Bits behind the leading one that a step may have, see
+            `bitscout.quantization.exact_steps`; `None` for any step, as learned ones are.
 
     Attributes:
         scale: Shape ``(n_channels,)``; 0 before calibration. A learned step may be driven through
@@ -54,10 +61,17 @@ class WeightQuantizer(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, n_channels: int, bit_width: int, observer: WeightObserver, *, is_learned: bool
+        self,
+        n_channels: int,
+        bit_width: int,
+        observer: WeightObserver,
+        *,
+        is_learned: bool,
+        mantissa_bits: int | None = None,
     ) -> None:
         super().__init__()
         _register_step(self, (n_channels,), is_learned=is_learned)
+        self.mantissa_bits = None if is_learned else mantissa_bits
         self.bit_width = bit_width
         self.observer = observer.for_width(bit_width)
         self.is_learned = is_learned
@@ -75,12 +89,17 @@ class WeightQuantizer(nn.Module):
         is_zero = rows.abs().amax(dim=1) < MIN_SCALE * self.quant_max
         if is_zero.any() and not is_zero.all():
             scales = torch.where(is_zero, scales[~is_zero].max(), scales)
-        self.scale.copy_(positive_scale(scales, self.quant_max))
+        scales = positive_scale(scales, self.quant_max)
+        if self.mantissa_bits is not None:
+            scales = snap_weight_steps(rows, scales, self.quant_max, self.mantissa_bits)
+        self.scale.copy_(scales)
 
     @torch.no_grad()
     def raise_to(self, least: Tensor) -> bool:
         """Raise steps below `least`, shape ``(n_channels,)``, to it; return whether any was."""
         is_raised = bool((self.scale < least).any())
+        if is_raised and self.mantissa_bits is not None:
+            least = steps_at_least(least, self.mantissa_bits)
         self.scale.copy_(torch.maximum(self.scale, least))
         return is_raised
 
@@ -121,6 +140,8 @@ class ActivationQuantizer(nn.Module):
         bit_width: In ``[2, 8]``.
         observer: Chooses the step.
         is_learned: Whether the step is a parameter.
+        is_exact: Whether the step is a power of two, see `bitscout.quantization.exact_steps`.
+            A learned step is not.
 
     Attributes:
         scale: Scalar tensor; 0 before calibration.
@@ -133,9 +154,17 @@ class ActivationQuantizer(nn.Module):
     quant_min: Tensor
     zero_point: Tensor
 
-    def __init__(self, bit_width: int, observer: ActivationObserver, *, is_learned: bool) -> None:
+    def __init__(
+        self,
+        bit_width: int,
+        observer: ActivationObserver,
+        *,
+        is_learned: bool,
+        is_exact: bool = False,
+    ) -> None:
         super().__init__()
         _register_step(self, (), is_learned=is_learned)
+        self.is_exact = is_exact and not is_learned
         self.register_buffer("quant_min", torch.zeros((), dtype=torch.int32))
         zero_point = torch.zeros((), dtype=torch.int32)
         self.register_buffer("zero_point", zero_point, persistent=False)
@@ -197,7 +226,8 @@ class ActivationQuantizer(nn.Module):
         is_signed = low < 0
         code_range = integer_range(self.bit_width, signed=is_signed, narrow_range=is_signed)
         self.quant_min.fill_(code_range[0])
-        self.scale.fill_(self.observer.scale(x, *code_range))
+        scale = self.observer.scale(x, *code_range)
+        self.scale.fill_(snap_act_step(x, float(scale), *code_range) if self.is_exact else scale)
         self._refresh()
 
     def clamp(self, x: Tensor) -> Tensor:
