@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The generated C on an emulated Cortex-M4: the same integers, and what they take."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from bitscout.errors import UnsupportedError
+from bitscout.export.c.header import macs
+from bitscout.export.c.layout import graph_outputs
+from bitscout.export.c.program import Program
+from bitscout.export.c.project import CortexMMemory, TestVectors, write_c
+from bitscout.export.checks.result import CheckInputs, TargetResult, compare_integers, not_run
+from bitscout.export.checks.tools import first_line, run_tool
+from bitscout.export.graph import IntegerGraph
+
+__all__ = ["check_cortex_m", "require_cortex_m_tools"]
+
+TARGET, SETTING, NAME = "C99", "Cortex-M4, QEMU mps2-an386", "network"
+BUILD_TIMEOUT_S = 120.0
+RUN_TIMEOUT_S = 300.0
+# Package of Debian and Ubuntu for every program.
+PACKAGES = {
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "arm-none-eabi-size": "binutils-arm-none-eabi",
+    "qemu-system-arm": "qemu-system-arm",
+    "make": "make",
+}
+OVERFLOW = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
+
+
+def require_cortex_m_tools() -> None:
+    """Refuse to go on without the tools.
+
+    Raises:
+        UnsupportedError: If one is missing.
+    """
+    missing = _missing_tools()
+    if missing:
+        msg = f"A Cortex-M image was asked for, but there is {missing}."
+        raise UnsupportedError(msg)
+
+
+def check_cortex_m(
+    graph: IntegerGraph,
+    inputs: CheckInputs,
+    n_images: int = 3,
+    memory: CortexMMemory | None = None,
+) -> list[TargetResult]:
+    """Build an image, run it in QEMU on the first images, and measure it."""
+    missing = _missing_tools()
+    if missing:
+        return [not_run(TARGET, SETTING, missing)]
+    folder = inputs.scratch / "cortex_m"
+    expected = inputs.outputs[:n_images]
+    codes = {name: values[:n_images] for name, values in inputs.codes.items()}
+    vectors = TestVectors(codes, expected)
+    write_c(graph, folder, name=NAME, vectors=vectors, target="cortex-m", memory=memory)
+    build = ["make", "cortex-m", "ARM_FLAGS=-O3 -DPRINT_OUTPUTS"]
+    built = run_tool(build, folder=folder, timeout_s=BUILD_TIMEOUT_S)
+    if not built.is_good:
+        return [_failed(_why_not_built(built.stderr, memory or CortexMMemory()))]
+    ran = run_tool(["make", "qemu"], folder=folder, timeout_s=RUN_TIMEOUT_S)
+    # QEMU writes what the program prints to its own standard error.
+    printed = _numbers(ran.stdout.decode("ascii", "replace") + ran.stderr)
+    outputs = np.array(printed.get("output", []), dtype=np.uint32).view(np.int32)
+    if outputs.size != expected.size:
+        n_outputs = f"{outputs.size} of {expected.size} outputs"
+        return [_failed(f"the image stopped after {n_outputs}: {first_line(ran.stderr)}")]
+    actual = graph_outputs(outputs, graph[graph.output].shape)
+    details = _details(graph, folder, printed)
+    return [compare_integers(TARGET, SETTING, expected, actual, details)]
+
+
+def _missing_tools() -> str:
+    missing = {tool: package for tool, package in PACKAGES.items() if shutil.which(tool) is None}
+    if not missing:
+        return ""
+    packages = " ".join(dict.fromkeys(missing.values()))
+    return f"no {', '.join(missing)}: install the packages {packages}"
+
+
+def _why_not_built(stderr: str, memory: CortexMMemory) -> str:
+    sizes = {"FLASH": memory.flash_bytes, "RAM": memory.ram_bytes}
+    complaints = [
+        f"{int(excess) + sizes[region]} bytes in {sizes[region]} of {region}"
+        for region, excess in OVERFLOW.findall(stderr)
+    ]
+    if complaints:
+        return f"does not fit the board: {', '.join(complaints)}"
+    return first_line(stderr, "error", "stopped")
+
+
+def _numbers(text: str) -> dict[str, list[int]]:
+    """Return the numbers of every line ``name number``."""
+    numbers: dict[str, list[int]] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[1].isdecimal():
+            numbers.setdefault(words[0], []).append(int(words[1]))
+    return numbers
+
+
+def _details(
+    graph: IntegerGraph, folder: Path, printed: dict[str, list[int]]
+) -> dict[str, int | float]:
+    """Return what the network itself takes: not the test vectors, not the start-up code."""
+    command = ["arm-none-eabi-size", f"{NAME}.o"]
+    sized = run_tool(command, folder=folder, timeout_s=BUILD_TIMEOUT_S)
+    text, data, bss = (int(word) for word in sized.stdout.split(b"\n")[1].split()[:3])
+    instructions, stack = printed["instructions"][0], printed["stack_bytes"][0]
+    program = Program.of(graph)
+    return {
+        "flash_bytes": text + data,
+        "ram_bytes": data + bss + stack,
+        "static_ram_bytes": data + bss,
+        "stack_bytes": stack,
+        "instructions": instructions,
+        "instructions_per_mac": round(instructions / max(1, macs(program)), 3),
+    }
+
+
+def _failed(reason: str) -> TargetResult:
+    return TargetResult(TARGET, SETTING, "failed", reason)

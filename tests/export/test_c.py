@@ -1,0 +1,295 @@
+"""The generated C: the integers of the reference, no warnings, no undefined behaviour."""
+
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from tests.export.compiled import SANITIZERS, Compiled, one_vector
+from tests.export.graphs import GraphBuilder, relu_net, residual_net, tiny_net, windows_of
+from tests.export.random_graphs import random_net
+
+from bitscout.errors import ConfigError, ExportError, UnsupportedError
+from bitscout.export.c import write_c
+from bitscout.export.c.program import Program
+from bitscout.export.c.source import kernel_text
+from bitscout.export.checks.tools import find_c_compiler
+from bitscout.export.fixed_point import apply_rescale
+from bitscout.export.graph import IntegerGraph
+from bitscout.export.reference import Reference
+
+needs_compiler = pytest.mark.skipif(find_c_compiler() is None, reason="no C compiler")
+
+NETS = {
+    "tiny": lambda: tiny_net(),
+    "tiny, powers of two": lambda: tiny_net(1, power_of_two=True),
+    "residual": lambda: residual_net(zero_point=-7),
+    "residual, powers of two": lambda: residual_net(2, power_of_two=True, zero_point=3),
+    "sums": lambda: relu_net(),
+}
+
+
+def codes_as_output():
+    """Images of codes: what comes out is in the graph's own numbers and order."""
+    b = GraphBuilder(4)
+    x = b.input((3, 5, 4))
+    x = b.rescale(b.conv(x, 6), zero_point=7)
+    return b, IntegerGraph(tuple(b.ops.values()), x)
+
+
+def input_as_output():
+    b = GraphBuilder(5)
+    return b, IntegerGraph((b.ops[b.input((3, 2, 4), zero_point=9)],), "image")
+
+
+def two_inputs():
+    """The same image on two grids, and an output that is read by another operation."""
+    b = GraphBuilder(6)
+    x, y = b.input((2, 4, 4)), b.input((2, 4, 4), bits=4, signed=True, name="image 4")
+    both = b.rescale(b.conv(x, 4), b.conv(y, 4))
+    sums = b.logits(b.linear(b.flatten(both), 3))
+    b.relu(sums)
+    return b, IntegerGraph(tuple(b.ops.values()), sums)
+
+
+def image_of_sums():
+    """An output with rows and columns, of a grouped convolution with several per channel."""
+    b = GraphBuilder(7)
+    x = b.rescale(b.conv(b.input((6, 7, 5), zero_point=100), 6, groups=6), signed=True)
+    x = b.conv(x, 18, (3, 2), groups=6, dilation=2, pads=(1, 2, 3, 0), stride=2, bits=3)
+    return b, b.build(x)
+
+
+def many_readers():
+    """One layer, three grids; a pool whose output goes on as it is and divided."""
+    b = GraphBuilder(8, power_of_two=True)
+    stem = b.conv(b.input((1, 6, 6)), 5, 3)
+    parts = [b.rescale(stem, bits=bits, signed=bits < 4, spread=2.0**bits / 4)
+             for bits in (8, 3, 2)]  # fmt: skip
+    total = b.rescale(*parts, signed=True)
+    again = b.rescale(total, total, bits=6, spread=20)
+    mean = b.rescale(b.sum_pool(again, windows_of((6, 6), 3, 2, 1)), divisor=9)
+    return b, b.build(b.linear(b.flatten(b.max_pool(mean, windows_of((3, 3), 2, 1))), 4, bits=5))
+
+
+SPECIAL = [codes_as_output, input_as_output, two_inputs, image_of_sums, many_readers]
+
+
+def codes_of(graph, n, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        op.name: rng.integers(op.grid.quant_min, op.grid.quant_max + 1, (n, *op.shape))
+        for op in graph.inputs
+    }
+
+
+def assert_agrees(compiled, n):
+    for index, graph in enumerate(compiled.graphs):
+        codes = codes_of(graph, n)
+        expected = Reference(graph).run_codes(codes)
+        np.testing.assert_array_equal(compiled.run(index, codes), expected, err_msg=str(index))
+
+
+@needs_compiler
+def test_networks_compute_the_reference_without_undefined_behaviour(tmp_path):
+    graphs = [make()[1] for make in [*NETS.values(), *SPECIAL]]
+    assert_agrees(Compiled(graphs, tmp_path), n=20)
+
+
+@needs_compiler
+def test_random_networks_compute_the_reference_without_undefined_behaviour(tmp_path):
+    graphs = [random_net(seed)[1] for seed in range(16)]
+    assert_agrees(Compiled(graphs, tmp_path, ["-O0", *SANITIZERS]), n=4)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_many_random_networks_compute_the_reference(tmp_path):
+    graphs = [random_net(seed, n_ops=14)[1] for seed in range(100, 140)]
+    assert_agrees(Compiled(graphs, tmp_path, ["-O0", *SANITIZERS]), n=4)
+
+
+@needs_compiler
+def test_every_level_of_optimization_computes_the_same(tmp_path):
+    graphs = [NETS[name]()[1] for name in ("tiny", "residual, powers of two", "sums")]
+    compiled = Compiled(graphs, tmp_path, ["-O0"])
+    assert_agrees(compiled, n=50)
+    for level in ("-O1", "-O2", "-O3", "-Os"):
+        compiled.compile([level])
+        assert_agrees(compiled, n=50)
+
+
+HARNESS = """
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+{kernels}
+/* Cases of value, multiplier, shift, zero point in; codes, sums, and both from the general
+ * kernel out. */
+int main(void)
+{{
+    int32_t c[4];
+    while (fread(c, sizeof c, 1, stdin) == 1) {{
+        const int32_t multiplier = c[1];
+        const uint8_t shift = (uint8_t)c[2];
+        const rescale_t r = {{&multiplier, &shift, NULL, 0, 0, c[3], -128, 127}};
+        const rescale_t wide = {{&multiplier, &shift, NULL, 0, 0, 0, -2147483647, 2147483647}};
+        const uint32_t value = (uint32_t)c[0];
+        const operand_t operand = {{NULL, &c[0], 0}};
+        int8_t code, code_2;
+        int32_t out[4];
+        target_t target = {{&r, NULL, NULL}};
+        target.codes = &code;
+        finish(&target, 1, &value, 1, 1, 1, 0, 1, 0);
+        target.codes = NULL;
+        target.sums = &out[1];
+        target.rescale = &wide;
+        finish(&target, 1, &value, 1, 1, 1, 0, 1, 0);
+        rescale(&r, &operand, 1, 1, 1, &code_2, NULL);
+        rescale(&wide, &operand, 1, 1, 1, NULL, &out[3]);
+        out[0] = code;
+        out[2] = code_2;
+        fwrite(out, sizeof out, 1, stdout);
+    }}
+    return 0;
+}}
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("rounding", ["round_shift", "round_divide"])
+def test_rescaling_is_exact_for_every_shift_and_for_ties(tmp_path, rounding):
+    kernels = ("function", "types", rounding, "clamp", "finish", "rescale")
+    text = HARNESS.format(kernels="\n".join(kernel_text(f"{k}.c") for k in kernels))
+    (tmp_path / "main.c").write_text(text)
+    subprocess.run(
+        [*find_c_compiler(), "-O2", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-o",
+         "main", "main.c"], cwd=tmp_path, check=True, timeout=60,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    n = 200_000
+    shift = rng.integers(0, 63, n)
+    multiplier = rng.integers(2**30, 2**31, n)
+    # Half of them powers of two, and values that are odd multiples of half a step or near.
+    is_power = rng.random(n) < 0.5
+    multiplier[is_power] = 2**30
+    exponent = np.clip(shift - 31, 0, 22)
+    steps = rng.integers(-300, 300, n) << exponent
+    value = np.where(rng.random(n) < 0.7, steps, rng.integers(-(2**31) + 1, 2**31, n))
+    value = np.clip(value + rng.choice([-1, 0, 0, 0, 1], n), -(2**31) + 1, 2**31 - 1)
+    zero = rng.integers(-128, 128, n)
+    cases = np.stack([value, multiplier, shift, zero], axis=1).astype(np.int32)
+    done = subprocess.run([tmp_path / "main"], input=cases.tobytes(), capture_output=True,
+                          check=True, timeout=60)  # fmt: skip
+    outputs = np.frombuffer(done.stdout, dtype=np.int32).reshape(n, 4)
+    # A channel for each case; its zero point is added outside of the formula.
+    quotient = apply_rescale(
+        [value], multiplier[None], shift, np.array(1), zero_point=0,
+        quant_range=(-(2**62), 2**62),
+    )  # fmt: skip
+    codes = np.clip(quotient + zero, -128, 127)
+    sums = np.clip(quotient, -(2**31) + 1, 2**31 - 1)
+    np.testing.assert_array_equal(outputs, np.stack([codes, sums, codes, sums], axis=1))
+    product = np.abs(value * multiplier)
+    is_tie = product % (1 << shift) == (1 << shift) >> 1
+    assert np.count_nonzero(is_tie & (shift > 32)) > 1000
+
+
+@needs_compiler
+def test_make_test_passes_and_a_wrong_vector_fails(tmp_path):
+    _, graph = tiny_net()
+    write_c(graph, tmp_path / "net", name="tiny")
+    make = ["make", "-C", str(tmp_path / "net"), "test"]
+    assert "PASS: 3 vectors" in subprocess.run(make, capture_output=True, text=True).stdout
+    vectors = tmp_path / "net" / "tiny_vectors.h"
+    text = vectors.read_text()
+    before, after = text.split("expected[3][10] = {\n    {\n    ")
+    vectors.write_text(f"{before}expected[3][10] = {{\n    {{\n    1 + {after}")
+    done = subprocess.run(make, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "FAIL: 1 of 30" in done.stdout
+
+
+def test_the_source_has_no_floating_point_and_no_library(tmp_path):
+    for index, make in enumerate([*NETS.values(), *SPECIAL]):
+        write_c(make()[1], tmp_path / str(index), name="net")
+        text = (tmp_path / str(index) / "net.c").read_text()
+        assert not re.search(r"\b(float|double|malloc|calloc|free|memcpy)\b", text)
+        assert re.findall(r"#include (.*)", text) == ['"net.h"', "<stddef.h>"]
+        assert max(map(len, text.splitlines())) < 200
+
+
+def macros(folder, name="net"):
+    text = (folder / f"{name}.h").read_text()
+    found = re.findall(rf"#define {name.upper()}_(\w+) \(?(-?\d+)\)?$", text, re.MULTILINE)
+    return {key: int(value) for key, value in found}
+
+
+def test_the_header_states_sizes_grids_and_costs(tmp_path):
+    _, graph = tiny_net()
+    write_c(graph, tmp_path / "net", name="net")
+    found = macros(tmp_path / "net")
+    sizes = ("SIZE", "CHANNELS", "HEIGHT", "WIDTH", "ZERO_POINT", "MIN", "MAX")
+    assert [found[f"INPUT_IMAGE_{key}"] for key in sizes] == [768, 3, 16, 16, -128, -128, 127]
+    step = found["INPUT_IMAGE_STEP_NUMERATOR"] / 2 ** found["INPUT_IMAGE_STEP_SHIFT"]
+    assert step == graph["image"].grid.scale
+    step = found["OUTPUT_STEP_NUMERATOR"] / 2 ** found["OUTPUT_STEP_SHIFT"]
+    assert step == graph[graph.output].grid.scale
+    assert found["OUTPUT_SIZE"] == 10
+    # Weights packed without a gap, a byte begun for each layer.
+    counted = sum(-(-op.weight.size * op.weight_bits // 8) for op in graph.layers)
+    assert found["WEIGHT_BYTES"] == counted
+    assert found["BIAS_BYTES"] == 4 * (16 + 16 + 32 + 32 + 48 + 10)
+    macs = 64 * 16 * 27 + 64 * 16 * 9 + 64 * 32 * 16 + 16 * 32 * 9 + 16 * 48 * 32 + 10 * 48
+    assert found["MACS"] == macs
+    # Sums are never stored: the largest two neighbours are 16 and 32 channels of 8 x 8 codes.
+    assert found["TENSOR_PEAK_BYTES"] == 64 * (16 + 32)
+    assert found["ARENA_BYTES"] == found["PEAK_BYTES"] == 64 * (16 + 32) + 2 * 16
+
+
+def test_a_residual_addition_replaces_its_operand():
+    b = GraphBuilder(0)
+    x = b.rescale(b.conv(b.input((4, 4, 4)), 8, 1))
+    y = b.rescale(b.conv(x, 8, 1))
+    memory = Program.of(b.build(b.linear(b.flatten(b.rescale(x, y)), 2))).memory
+    assert memory.tensor_peak_bytes == 2 * 8 * 16
+
+
+def test_only_the_needed_kernels_are_written(tmp_path):
+    write_c(relu_net()[1], tmp_path / "net")
+    text = (tmp_path / "net" / "network.c").read_text()
+    assert "conv(" in text
+    assert not re.search("depthwise|flatten_|concat|relu_codes|round_divide", text)
+
+
+@pytest.mark.parametrize("name", ["Net", "1st", "a-b", "", "test", "int"])
+def test_a_name_that_is_none_in_c_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="lower-case C identifier"):
+        write_c(tiny_net()[1], tmp_path / "net", name=name)
+    with pytest.raises(ConfigError, match="'host' or 'cortex-m', got 'esp32'"):
+        write_c(tiny_net()[1], tmp_path / "net", target="esp32")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_ours_is_replaced_and_another_is_not(tmp_path):
+    _, graph = tiny_net()
+    ours, foreign = tmp_path / "a" / "ours", tmp_path / "foreign"
+    write_c(graph, ours, name="old", vectors=one_vector(graph))
+    write_c(graph, ours, name="new", vectors=one_vector(graph))
+    assert {"new.c", "new.h", "new_test.c", "Makefile"} < {f.name for f in ours.iterdir()}
+    assert not (ours / "old.c").exists()
+    assert [f.name for f in ours.parent.iterdir()] == ["ours"]
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    with pytest.raises(ExportError, match="was not written by bitscout"):
+        write_c(graph, foreign)
+    assert [f.name for f in foreign.iterdir()] == ["thesis.tex"]
+
+
+def test_what_is_too_large_is_refused_and_nothing_is_left(tmp_path):
+    b = GraphBuilder(0)
+    x = b.input((1, 1, 40_000))
+    graph = b.build(b.linear(b.flatten(x), 2))
+    with pytest.raises(UnsupportedError, match=r"'image' of shape .* too large for C"):
+        write_c(graph, tmp_path / "net", vectors=one_vector(graph))
+    assert not list(tmp_path.iterdir())
