@@ -24,6 +24,7 @@ from bitscout.core import (
 __all__ = [
     "SCHEMA_VERSION",
     "BudgetConfig",
+    "CertificateConfig",
     "DatasetConfig",
     "ExecutorConfig",
     "FinalConfig",
@@ -222,6 +223,27 @@ class FinalConfig(_Section):
     max_networks: PositiveInt | None = None
 
 
+class CertificateConfig(_Section):
+    """The proof that the exported files compute what was searched.
+
+    Attributes:
+        enabled: Export and verify every final network as the last step of a search.
+        images: Test images every target computes; slow ones take fewer.
+        targets: What to compare with, besides PyTorch and the packed checkpoint: any of
+            ``onnxruntime``, ``qonnx``, ``c`` and ``cortex-m``. One that is not installed is
+            listed as not run.
+    """
+
+    enabled: bool = True
+    images: PositiveInt = 1000
+    targets: tuple[Literal["onnxruntime", "qonnx", "c", "cortex-m"], ...] = (
+        "onnxruntime",
+        "qonnx",
+        "c",
+        "cortex-m",
+    )
+
+
 class QuantizationConfig(_Section):
     """How tensors become integers; null takes the measured default.
 
@@ -273,6 +295,7 @@ class RunConfig(_Section):
         final: How final networks and baselines are trained.
         quantization: How tensors become integers.
         executor: Where candidates are evaluated.
+        certificate: How the final networks' files are verified.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -289,14 +312,15 @@ class RunConfig(_Section):
     final: FinalConfig = FinalConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    certificate: CertificateConfig = CertificateConfig()
 
 
 def config_digest(config: RunConfig) -> str:
     """Return a digest of everything the history of trials depends on.
 
-    Left out: the name, the number of trials and the final training, which may change while a run
-    is interrupted.
+    Left out: the name, the number of trials, the final training and the certificates, which may
+    change while a run is interrupted.
     """
-    document = config.model_dump(mode="json", exclude={"name", "final"})
+    document = config.model_dump(mode="json", exclude={"name", "final", "certificate"})
     del document["searcher"]["n_trials"]
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:16]
