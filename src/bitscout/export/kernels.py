@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations of an integer graph on NumPy arrays, channels last."""
+"""The operations of an integer graph on NumPy arrays: exact, channels last, fast.
+
+Integers travel in the narrowest type that is proven to hold them and every partial sum: codes in
+int8 or uint8, sums in float32 below 2**24, else in float64 below 2**53, else in int64. Inside
+these limits floating-point arithmetic is integer arithmetic, whatever the order of summation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bitscout.export.fixed_point import apply_rescale
+from bitscout.export.convolution import convolution, product_type
 from bitscout.export.graph import (
     Concat,
     Conv,
     Flatten,
+    Grid,
     Input,
     IntegerGraph,
     Linear,
@@ -24,88 +30,88 @@ from bitscout.export.graph import (
     Rescale,
     SumPool,
 )
+from bitscout.export.rescaling import rescaling
 from bitscout.export.windows import Windows
 
-__all__ = ["Kernel", "kernel_of"]
+__all__ = ["Kernel", "kernel_of", "storage_type"]
 
 Values = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
 Kernel = Callable[..., Values]
 
 
-def kernel_of(op: Op, graph: IntegerGraph) -> Kernel:
-    """Return the function that makes the tensor of `op` from those it reads."""
-    grids = [graph[name].grid for name in op.inputs]
-    zeros = [grid.zero_point for grid in grids]
+def storage_type(grid: Grid, magnitude: FloatArray) -> np.dtype[Any]:
+    """Return the type that a tensor travels in.
+
+    Args:
+        grid: Of the tensor.
+        magnitude: Bound of its values, by channel.
+    """
+    if grid.is_sums:
+        return product_type(magnitude)
+    return np.dtype(np.int8 if grid.is_signed else np.uint8)
+
+
+def kernel_of(op: Op, graph: IntegerGraph, magnitudes: Mapping[str, FloatArray]) -> Kernel:
+    """Return the function that makes the tensor of `op` from those it reads, channels last.
+
+    Args:
+        op: Any operation but an input.
+        graph: It is part of.
+        magnitudes: Bounds of all tensors, by channel.
+    """
+    sources = [graph[name] for name in op.inputs]
+    zeros = [source.grid.zero_point for source in sources]
     match op:
-        case Conv():
-            return partial(_conv, op, zeros[0])
-        case Linear():
-            return partial(_linear, op, zeros[0])
+        case Conv() | Linear():
+            return convolution(op, zeros[0], magnitudes[op.name])
         case Rescale():
-            return partial(_rescale, op, zeros)
+            bounds = [magnitudes[source.name] + abs(source.grid.zero_point) for source in sources]
+            return rescaling(op, zeros, bounds, storage_type(op.grid, magnitudes[op.name]))
         case SumPool():
-            return partial(_sum_pool, op.windows, zeros[0])
+            sum_type = product_type(magnitudes[op.name])
+            return partial(_sum_pool, op.windows, zeros[0], sum_type)
         case MaxPool():
-            return partial(_pool, np.max, op.windows)
+            return partial(_pool, np.maximum, op.windows)
         case Relu():
-            return partial(np.maximum, zeros[0])
+            return partial(_relu, zeros[0])
         case Concat():
-            return lambda *operands: np.concatenate(operands, axis=-1)
+            return _concat
         case Flatten():
             return _flatten
         case Input():
             raise AssertionError(op.name)
 
 
-def _conv(op: Conv, zero_point: int, codes: Values) -> Values:
-    top, left, bottom, right = op.pads
-    x = np.pad(codes - zero_point, ((0, 0), (top, bottom), (left, right), (0, 0))).astype(float)
-    n = len(x)
-    out_channels, out_h, out_w = op.shape
-    per_group = op.weight.shape[1]
-    result = np.zeros((n, out_h, out_w, out_channels))
-    step = out_channels // op.groups
-    for group in range(op.groups):
-        columns = slice(group * step, (group + 1) * step)
-        part = x[..., group * per_group : (group + 1) * per_group]
-        for row in range(op.weight.shape[2]):
-            for column in range(op.weight.shape[3]):
-                r, c = row * op.dilation[0], column * op.dilation[1]
-                window = part[:, r : r + (out_h - 1) * op.stride[0] + 1 : op.stride[0],
-                              c : c + (out_w - 1) * op.stride[1] + 1 : op.stride[1]]  # fmt: skip
-                result[..., columns] += window @ op.weight[columns, :, row, column].T.astype(float)
-    return _with_bias(result.astype(np.int64), op)
+def _relu(zero_point: int, values: Values) -> Values:
+    result: Values = np.maximum(values, values.dtype.type(zero_point))
+    return result
 
 
-def _linear(op: Linear, zero_point: int, codes: Values) -> Values:
-    result = (codes - zero_point).astype(float) @ op.weight.T.astype(float)
-    return _with_bias(result.astype(np.int64), op)
+def _sum_pool(
+    windows: Windows, zero_point: int, sum_type: np.dtype[Any], values: Values
+) -> Values:
+    return _pool(np.add, windows, np.subtract(values, zero_point, dtype=sum_type))
 
 
-def _with_bias(sums: Values, op: Conv | Linear) -> Values:
-    return sums if op.bias is None else sums + op.bias
-
-
-def _rescale(op: Rescale, zeros: list[int], *operands: Values) -> Values:
-    grid = op.grid
-    return apply_rescale(
-        [x - zero for x, zero in zip(operands, zeros, strict=True)],
-        op.multiplier,
-        op.shift,
-        op.divisor[..., None] if op.divisor.ndim else op.divisor,
-        zero_point=grid.zero_point,
-        quant_range=(grid.quant_min, grid.quant_max),
-    )
-
-
-def _sum_pool(windows: Windows, zero_point: int, values: Values) -> Values:
-    return _pool(np.sum, windows, values - zero_point)
-
-
-def _pool(reduce: Callable[..., Values], windows: Windows, values: Values) -> Values:
+def _pool(reduce: np.ufunc, windows: Windows, values: Values) -> Values:
     """Along the rows, then along the columns: both sum and maximum are separable."""
-    rows = np.stack([reduce(values[:, a:b], axis=1) for a, b in windows.rows], axis=1)
-    return np.stack([reduce(rows[:, :, a:b], axis=2) for a, b in windows.columns], axis=2)
+    n, height, width, channels = values.shape
+    if windows.is_global:
+        pooled: Values = reduce.reduce(values.reshape(n, height * width, channels), axis=1)
+        return pooled[:, None, None]
+    shape = (n, len(windows.rows), width, channels)
+    rows = np.empty(shape, dtype=values.dtype)
+    for index, (start, stop) in enumerate(windows.rows):
+        reduce.reduce(values[:, start:stop], axis=1, out=rows[:, index])
+    result = np.empty((n, *windows.output_size, channels), dtype=values.dtype)
+    for index, (start, stop) in enumerate(windows.columns):
+        reduce.reduce(rows[:, :, start:stop], axis=2, out=result[:, :, index])
+    return result
+
+
+def _concat(*operands: Values) -> Values:
+    return np.concatenate(operands, axis=-1)
 
 
 def _flatten(values: Values) -> Values:

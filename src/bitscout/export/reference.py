@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bitscout.errors import DataError
+from bitscout.export.bounds import magnitudes
 from bitscout.export.graph import Input, IntegerGraph
-from bitscout.export.kernels import Kernel, kernel_of
+from bitscout.export.kernels import Kernel, kernel_of, storage_type
 
 __all__ = ["Reference"]
 
@@ -35,8 +37,9 @@ class Reference:
 
     def __init__(self, graph: IntegerGraph) -> None:
         self.graph = graph
+        bounds = magnitudes(graph)
         self._kernels: dict[str, Kernel] = {
-            op.name: kernel_of(op, graph) for op in graph if not isinstance(op, Input)
+            op.name: kernel_of(op, graph, bounds) for op in graph if not isinstance(op, Input)
         }
         # What nobody reads later is dropped after the operation of this name.
         last = {name: op.name for op in graph for name in op.inputs}
@@ -143,12 +146,13 @@ class Reference:
 
     def _walk(
         self, codes: Mapping[str, npt.NDArray[np.integer]]
-    ) -> Iterator[tuple[str, npt.NDArray[np.integer]]]:
+    ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield the name and the values, channels last, of one tensor after the other."""
-        alive: dict[str, npt.NDArray[np.integer]] = {}
+        alive: dict[str, npt.NDArray[Any]] = {}
         for op in self.graph:
             if isinstance(op, Input):
-                values: npt.NDArray[np.integer] = np.moveaxis(codes[op.name], 1, -1)
+                stored = storage_type(op.grid, np.zeros(0))
+                values = np.moveaxis(codes[op.name], 1, -1).astype(stored, order="C")
             else:
                 values = self._kernels[op.name](*(alive[name] for name in op.inputs))
             alive[op.name] = values
@@ -157,7 +161,7 @@ class Reference:
                 del alive[name]
 
 
-def _channels_first(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+def _channels_first(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.moveaxis(values, -1, 1)
 
 
