@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ __all__ = ["Reference"]
 IntArray = npt.NDArray[np.int64]
 # Of elements of the largest tensor that run at once, so that it stays in a core's cache.
 BATCH_ELEMENTS = 2**18
+MAX_THREADS = 4  # More wait for each other's turn in Python.
 
 
 class Reference:
@@ -26,6 +29,7 @@ class Reference:
 
     Args:
         graph: The network.
+        n_threads: Batches at a time; the processors there are if `None`, at most 4.
 
     Example:
         >>> from bitscout.export.graph import Grid
@@ -35,8 +39,9 @@ class Reference:
         [[[[2, -8]]]]
     """
 
-    def __init__(self, graph: IntegerGraph) -> None:
+    def __init__(self, graph: IntegerGraph, n_threads: int | None = None) -> None:
         self.graph = graph
+        self._n_threads = n_threads or min(os.cpu_count() or 1, MAX_THREADS)
         bounds = magnitudes(graph)
         self._kernels: dict[str, Kernel] = {
             op.name: kernel_of(op, graph, bounds) for op in graph if not isinstance(op, Input)
@@ -76,11 +81,16 @@ class Reference:
         n = self._check(codes)
         output = self.graph[self.graph.output]
         result = np.empty((n, *output.shape), dtype=np.int64)
-        for start in range(0, n, self._batch):
+
+        def fill(start: int) -> None:
             rows = slice(start, start + self._batch)
             for name, values in self._walk({key: x[rows] for key, x in codes.items()}):
                 if name == output.name:
                     result[rows] = _channels_first(values)
+
+        # NumPy lets other threads run while it computes.
+        with ThreadPoolExecutor(self._n_threads) as pool:
+            list(pool.map(fill, range(0, n, self._batch)))
         return result
 
     def tensors(self, images: npt.NDArray[np.float32]) -> dict[str, IntArray]:
