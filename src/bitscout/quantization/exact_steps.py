@@ -4,16 +4,25 @@
 Notation:
 
     s_x, s_y   steps of a layer's input and of what reads its output: powers of two
-    s_w[c]     step of an output channel: ``m 2**e`` with m of n bits behind the leading one
+    s_w[c]     step of an output channel: ``m 2**e``, m an integer below ``2**(n+1)``: n bits
+               behind the leading one
     A          largest magnitude the sums can have: ``K max|q_w| max|q_x|`` for K weights a channel
+    B          largest code of a bias
 
-Every product and every partial sum of the layer, in any order, is an integer of at most
-``A 2**n`` times one power of two, so float32 holds it exactly while ``A 2**n < 2**24``. The
-quotient by s_y is exact too, ties included. Hence the fake-quantized network, on any machine and
-with any number of threads, computes exactly the numbers of the integer graph that is exported,
-and so does every runtime that multiplies in float32. With arbitrary steps one activation in some
-100,000 is rounded to the other side, and in a deep network of few bits such differences grow:
+A channel's products, its bias and every partial sum of them, in any order, are multiples of
+``s_x 2**e`` of at most ``(A + B)(2**(n+1) - 1)`` times that, so float32 holds them exactly while
+this is at most ``2**24``. The quotient by s_y is exact too, ties included. A sum of two operands
+of an `Add` is exact while their steps are less than ``2**15`` apart. An average over D inputs is
+rounded, but for ``D < 2**14`` to the same code: ties are exact, and no other quotient is as near
+to one as the two roundings can move it. Hence the fake-quantized network computes exactly the
+numbers of the integer graph that is exported, with any number of threads, and so does every
+runtime that multiplies and adds in float32. With arbitrary steps one activation in some 100,000
+is rounded to the other side, and in a deep network of few bits such differences grow:
 docs/adr/0009-exact-steps.md.
+
+With more than 414 weights a channel at 8 bits each ``A + B`` exceeds ``2**24``. Sums are exact
+there while they stay below, as they do unless nearly all codes are large: no number of weights
+proves that, but given weights do, in `bitscout.export.float32`.
 """
 
 from __future__ import annotations
@@ -23,12 +32,21 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["mantissa_bits", "snap_act_step", "snap_weight_steps", "steps_at_least"]
+__all__ = [
+    "largest_bias_code",
+    "mantissa_bits",
+    "snap_act_step",
+    "snap_weight_steps",
+    "steps_at_least",
+]
 
-# The last of float32's 24 bits is left to the bias.
-SUM_BITS = 23
+# Integers up to here, and all sums of them that stay below, are exact in float32.
+FLOAT32_MAX = 2**24
 # A step moves by at most 3 % at four bits; finer gains nothing that was measurable.
 MAX_MANTISSA_BITS = 4
+# Of a bias to the sums' bound A. Sums of mixed signs stay far below A, and a bias is about as
+# large as they are, so a quarter is ample.
+MIN_BIAS_SHARE = 4
 # Enough to tell two steps apart that differ by a factor of two.
 N_SAMPLES = 2**18
 
@@ -36,13 +54,32 @@ N_SAMPLES = 2**18
 def mantissa_bits(fan_in: int, weight_max: int, act_max: int) -> int:
     """Return n, how many bits the weights' steps may have behind the leading one, 0 to 4.
 
+    As many as leave room for a bias of a quarter of the largest sum. 0 where not even that fits.
+
     Args:
         fan_in: Weights of one output channel.
         weight_max: Largest code of a weight.
         act_max: Largest code of an activation.
+
+    Example:
+        >>> [mantissa_bits(9 * channels, 7, 255) for channels in (1, 16, 64)]
+        [4, 4, 2]
     """
-    needed = math.ceil(math.log2(fan_in * weight_max * act_max))
-    return min(max(SUM_BITS - needed, 0), MAX_MANTISSA_BITS)
+    sums = fan_in * weight_max * act_max
+    for n in range(MAX_MANTISSA_BITS, 0, -1):
+        if sums + sums // MIN_BIAS_SHARE <= _largest_total(n):
+            return n
+    return 0
+
+
+def largest_bias_code(fan_in: int, weight_max: int, act_max: int) -> int:
+    """Return B, the largest bias next to which every sum is exact; arguments as above.
+
+    Where the sums alone are too large already, a fifth of what float32 holds.
+    """
+    sums = fan_in * weight_max * act_max
+    total = _largest_total(mantissa_bits(fan_in, weight_max, act_max))
+    return max(total - sums, total // (MIN_BIAS_SHARE + 1))
 
 
 def snap_weight_steps(rows: Tensor, scales: Tensor, quant_max: int, n_bits: int) -> Tensor:
@@ -89,3 +126,8 @@ def _steps_at_most(scales: Tensor, n_bits: int) -> Tensor:
     mantissa, exponent = torch.frexp(scales)
     unit = 2.0 ** (n_bits + 1)
     return torch.ldexp((mantissa * unit).floor() / unit, exponent)
+
+
+def _largest_total(n_bits: int) -> int:
+    """Return how many units a sum may have whose step has n bits behind the leading one."""
+    return FLOAT32_MAX // ((2 << n_bits) - 1)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from bitscout.core import LayerBits
 from bitscout.errors import TrainingError
 from bitscout.quantization.config import QuantConfig
-from bitscout.quantization.exact_steps import mantissa_bits
+from bitscout.quantization.exact_steps import largest_bias_code, mantissa_bits
 from bitscout.quantization.numerics import INT32_MAX, integer_range, round_to_codes
 from bitscout.quantization.quantizers import ActivationQuantizer, WeightQuantizer
 
@@ -36,10 +36,8 @@ __all__ = [
     "QuantizedLayer",
 ]
 
-# A bias takes at most a quarter of the int32 range, the rest is left to the accumulator.
+# A calibrated bias takes at most a quarter of the int32 range, the rest is for the accumulator.
 MAX_BIAS_CODE = 2**29
-# With exact steps at most half of what float32 holds exactly, next to four mantissa bits.
-MAX_EXACT_BIAS_CODE = 2**19
 # More than ten times the longest row of the networks searched here (576 weights).
 N_PATCHES = 2**13
 
@@ -101,6 +99,7 @@ class QuantizedLayer(QuantModule):
     Attributes:
         weight: Real weight, shape ``(C_out, *)``.
         bias: Real bias, shape ``(C_out,)``, or `None`.
+        max_bias_code: Largest magnitude of a bias's code; larger ones are cut there.
     """
 
     weight: nn.Parameter
@@ -113,15 +112,20 @@ class QuantizedLayer(QuantModule):
         self.weight = nn.Parameter(source.weight.detach())
         self.bias = None if source.bias is None else nn.Parameter(source.bias.detach())
         self.input_quantizer = activation_quantizer(bits.act_bits, config)
-        largest = integer_range(bits.weight_bits)[1], 2**bits.act_bits - 1
+        is_exact = config.has_exact_steps
+        largest = (
+            self.weight[0].numel(),
+            integer_range(bits.weight_bits)[1],
+            2**bits.act_bits - 1,
+        )
+        # With exact steps a bias that grew in training is cut where float32 would round sums.
+        self.max_bias_code = largest_bias_code(*largest) if is_exact else INT32_MAX
         self.weight_quantizer = WeightQuantizer(
             self.weight.shape[0],
             bits.weight_bits,
             config.weight_observer,
             is_learned=config.learn_weight_steps,
-            mantissa_bits=(
-                mantissa_bits(self.weight[0].numel(), *largest) if config.exact_steps else None
-            ),
+            mantissa_bits=mantissa_bits(*largest) if is_exact else None,
         )
         self.to(self.weight.device)
 
@@ -157,7 +161,7 @@ class QuantizedLayer(QuantModule):
 
     @torch.no_grad()
     def fit_bias(self) -> bool:
-        """Raise the weight steps of channels whose bias would leave the int32 range.
+        """Raise the weight steps of channels whose bias would leave its range.
 
         Happens where folding a batch norm left next to nothing of the weights.
 
@@ -166,8 +170,8 @@ class QuantizedLayer(QuantModule):
         """
         if self.bias is None:
             return False
-        is_exact = self.weight_quantizer.mantissa_bits is not None
-        largest = MAX_EXACT_BIAS_CODE if is_exact else MAX_BIAS_CODE
+        # Half of it, so that it can grow in training.
+        largest = min(self.max_bias_code // 2, MAX_BIAS_CODE)
         grid = largest * self.input_quantizer.current_step()
         return self.weight_quantizer.raise_to(self.bias.abs() / grid)
 
@@ -180,7 +184,7 @@ class QuantizedLayer(QuantModule):
         """Return the int32 codes of the bias as int64, or `None` without one."""
         if self.bias is None:
             return None
-        return _bias_codes(self.bias.detach(), self.bias_steps()).long()
+        return _bias_codes(self.bias.detach(), self.bias_steps(), self.max_bias_code).long()
 
     def weight_codes(self) -> Tensor:
         """Return the codes of the weight as int8."""
@@ -190,7 +194,9 @@ class QuantizedLayer(QuantModule):
         """Return the bias on its int32 grid, gradient passed through."""
         if self.bias is None:
             return None
-        result: Tensor = _OnBiasGrid.apply(self.bias, self.bias_steps())  # type: ignore[no-untyped-call]
+        result: Tensor = _OnBiasGrid.apply(  # type: ignore[no-untyped-call]
+            self.bias, self.bias_steps(), self.max_bias_code
+        )
         return result
 
 
@@ -344,14 +350,14 @@ class _OnBiasGrid(torch.autograd.Function):
     """Round the bias to its int32 grid; the gradient passes through."""
 
     @staticmethod
-    def forward(ctx: Any, bias: Tensor, steps: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, bias: Tensor, steps: Tensor, max_code: int) -> Tensor:  # noqa: ANN401
         del ctx
-        return _bias_codes(bias, steps).mul_(steps).to(bias.dtype)
+        return _bias_codes(bias, steps, max_code).mul_(steps).to(bias.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         del ctx
-        return grad, None
+        return grad, None, None
 
 
 class _ConvolveCodes(torch.autograd.Function):
@@ -405,12 +411,12 @@ def activation_quantizer(bit_width: int, config: QuantConfig) -> ActivationQuant
         bit_width,
         config.act_observer,
         is_learned=config.learn_act_steps,
-        is_exact=config.exact_steps,
+        is_exact=config.has_exact_steps,
     )
 
 
-def _bias_codes(bias: Tensor, steps: Tensor) -> Tensor:
-    return (bias / steps).round_().clamp_(-INT32_MAX, INT32_MAX)
+def _bias_codes(bias: Tensor, steps: Tensor, max_code: int) -> Tensor:
+    return (bias / steps).round_().clamp_(-max_code, max_code)
 
 
 def _moments(patches: Tensor) -> Tensor:
