@@ -5,7 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from tests.export.compiled import SANITIZERS, Compiled, one_vector
+from tests.export.compiled import SANITIZERS, STRICT, Compiled, one_vector
 from tests.export.graphs import GraphBuilder, relu_net, residual_net, tiny_net, windows_of
 from tests.export.random_graphs import random_net
 
@@ -119,6 +119,46 @@ def test_every_level_of_optimization_computes_the_same(tmp_path):
         assert_agrees(compiled, n=50)
 
 
+CLASS_MAIN = """
+#include "net.h"
+#include <stdio.h>
+int main(void)
+{{
+    static int32_t outputs[{n}][NET_OUTPUT_SIZE];
+    int i;
+    if (fread(outputs, sizeof outputs, 1, stdin) != 1) {{
+        return 1;
+    }}
+    for (i = 0; i < {n}; i++) {{
+        printf("%d ", (int)net_class(outputs[i]));
+    }}
+    return 0;
+}}
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("has_steps", [False, True])
+def test_the_class_is_that_of_the_largest_real_output(tmp_path, has_steps):
+    b, graph = tiny_net()
+    if has_steps:  # The sums of the last layer, each class on its own step.
+        graph = IntegerGraph(graph.ops[:-1], graph.layers[-1].name)
+    write_c(graph, tmp_path / "net", name="net")
+    outputs = b.rng.integers(-30_000, 30_000, (200, 10)).astype(np.int32)
+    outputs[:100] = -abs(outputs[:100])
+    (tmp_path / "net" / "main.c").write_text(CLASS_MAIN.format(n=len(outputs)))
+    command = [*find_c_compiler(), *STRICT, "-o", "main", "main.c", "net.c"]
+    subprocess.run(command, cwd=tmp_path / "net", check=True, timeout=60)
+    done = subprocess.run([tmp_path / "net" / "main"], input=outputs.tobytes(),
+                          capture_output=True, check=True)  # fmt: skip
+    scale = graph[graph.output].grid.scale
+    assert (scale.ndim > 0) == has_steps
+    expected = (outputs * scale).argmax(axis=1)
+    assert [int(word) for word in done.stdout.split()] == expected.tolist()
+    if has_steps:
+        assert (expected != outputs.argmax(axis=1)).any()
+
+
 HARNESS = """
 #include <stddef.h>
 #include <stdint.h>
@@ -159,7 +199,7 @@ int main(void)
 @needs_compiler
 @pytest.mark.parametrize("rounding", ["round_shift", "round_divide"])
 def test_rescaling_is_exact_for_every_shift_and_for_ties(tmp_path, rounding):
-    kernels = ("function", "types", rounding, "clamp", "finish", "rescale")
+    kernels = ("function", "dsp", "types", rounding, "clamp", "finish", "rescale")
     text = HARNESS.format(kernels="\n".join(kernel_text(f"{k}.c") for k in kernels))
     (tmp_path / "main.c").write_text(text)
     subprocess.run(
@@ -259,7 +299,7 @@ def test_only_the_needed_kernels_are_written(tmp_path):
     write_c(relu_net()[1], tmp_path / "net")
     text = (tmp_path / "net" / "network.c").read_text()
     assert "conv(" in text
-    assert not re.search("depthwise|flatten_|concat|relu_codes|round_divide", text)
+    assert not re.search("depthwise|flatten_|concat|relu_codes|add\\(|size / unit", text)
 
 
 @pytest.mark.parametrize("name", ["Net", "1st", "a-b", "", "test", "int"])

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from bitscout.export.c.program import Program, code_offset
-from bitscout.export.c.source import Source, input_names
+from bitscout.export.c.source import Source, input_names, output_multipliers
 from bitscout.export.graph import Conv, Grid, Linear
 
 __all__ = ["header_text", "macs"]
@@ -48,7 +48,12 @@ def header_text(program: Program, source: Source) -> str:
         f"{prefix}_MACS": str(macs(program)),
     }
     lines = "\n".join(f"#define {key} {value}" for key, value in defines.items())
-    return HEADER.format(prefix=prefix, defines=lines, signature=source.signature())
+    signatures = [source.signature()]
+    if len(output.shape) == 1:
+        signatures.append(f"int32_t {source.name}_class(const int32_t *output)")
+    return HEADER.format(
+        name=source.name, prefix=prefix, defines=lines, signature=";\n".join(signatures)
+    )
 
 
 HEADER = """\
@@ -57,7 +62,8 @@ HEADER = """\
  * Inputs are codes, an int8_t each, in the order row, column, channel. The code of a real value x
  * is x / STEP rounded half to even, plus ZERO_POINT, at least MIN and at most MAX. Outputs are
  * integers q in the same order that stand for (q - ZERO_POINT) STEP. A step is the rational
- * number STEP_NUMERATOR / 2^STEP_SHIFT.
+ * number STEP_NUMERATOR / 2^STEP_SHIFT, or where channels have steps of their own, one of
+ * STEP_MULTIPLIERS / 2^STEP_SHIFT: compare outputs times their steps, as {name}_class does.
  *
  * Memory beside the caller's input and output: ARENA_BYTES of static memory, in which tensors
  * that are not needed together share bytes, scratch memory for unpacked weights and windows
@@ -94,9 +100,16 @@ def _size(part: str, shape: tuple[int, ...]) -> dict[str, str]:
 
 
 def _step(part: str, grid: Grid) -> dict[str, str]:
+    """Return a tensor's step, exactly, or its several steps to 31 bits."""
+    if np.unique(grid.scale).size > 1:
+        multipliers, shift = output_multipliers(grid)
+        return {
+            f"{part}_STEP_MULTIPLIERS": f"{{{', '.join(map(str, multipliers))}}}",
+            f"{part}_STEP_SHIFT": str(shift),
+        }
     # A binary floating-point number is a whole number over a power of two.
-    step = Fraction(float(grid.scale))
+    step = Fraction(float(grid.scale.flat[0]))
     return {
         f"{part}_STEP_NUMERATOR": str(step.numerator),
-        f"{part}_STEP_SHIFT": f"{step.denominator.bit_length() - 1}",
+        f"{part}_STEP_SHIFT": str(step.denominator.bit_length() - 1),
     }

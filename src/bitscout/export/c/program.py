@@ -120,9 +120,7 @@ def scratch_sizes(op: Op) -> tuple[int, int]:
     window = op.weight[0].size
     if is_depthwise(op):
         return 4 * window, 4 * window
-    is_whole = op.weight.shape[3] == 1 or (op.groups == 1 and op.dilation[1] == 1)
-    has_patch = not is_whole or any(op.pads)
-    return (0 if op.weight_bits == 8 else 2 * window), (2 * window if has_patch else 0)
+    return (0 if op.weight_bits == 8 else 2 * window), (2 * window if any(op.pads) else 0)
 
 
 def _needed(graph: IntegerGraph) -> list[Op]:

@@ -16,6 +16,7 @@ from bitscout.export.graph import (
     Concat,
     Conv,
     Flatten,
+    Grid,
     Input,
     Linear,
     MaxPool,
@@ -25,14 +26,17 @@ from bitscout.export.graph import (
     SumPool,
 )
 
-__all__ = ["Source", "input_names", "kernel_text"]
+__all__ = ["Source", "input_names", "kernel_text", "output_multipliers"]
 
+# For the kernel `add`: an operand of 9 bits and up to 20 more, and 62 bits for two products.
+ADD_SHIFTS = (13, 61)
 # What every kernel calls, in the order of definition.
-LAYER = ("types", "round", "clamp", "finish", "layer", "dsp")
+LAYER = ("dsp", "types", "round", "clamp", "finish", "layer")
 NEEDS = {
     "conv": LAYER,
     "depthwise": LAYER,
-    "rescale": ("types", "round", "clamp"),
+    "rescale": ("dsp", "types", "round", "clamp"),
+    "add": ("dsp", "types"),
 }
 
 
@@ -66,6 +70,7 @@ class Source:
             *self.constants.text,
             arena,
             f"{self.signature()}\n{{\n{body}}}\n",
+            self._class_function(),
         ]
         return "\n".join(part for part in parts if part)
 
@@ -74,6 +79,20 @@ class Source:
         names = input_names(self.program).values()
         inputs = ", ".join(f"const int8_t *{name}" for name in names)
         return f"void {self.name}_run({inputs}, int32_t *output)"
+
+    def _class_function(self) -> str:
+        """Return the function that says which output is the largest, steps taken into account."""
+        output = self.program.graph[self.program.graph.output]
+        if len(output.shape) > 1:
+            return ""
+        text = kernel_text("class.c").replace("@NAME@", self.name)
+        text = text.replace("@PREFIX@", self.name.upper())
+        if np.unique(output.grid.scale).size == 1:
+            return text.replace("@REAL@", "output[i]").replace("@STEPS@", "")
+        steps = (
+            f"    static const int32_t steps[] = {self.name.upper()}_OUTPUT_STEP_MULTIPLIERS;\n"
+        )
+        return text.replace("@REAL@", "(int64_t)output[i] * steps[i]").replace("@STEPS@", steps)
 
     def _kernel_files(self) -> list[str]:
         needed = [*dict.fromkeys(k for kernel in self._kernels for k in NEEDS.get(kernel, ()))]
@@ -140,6 +159,13 @@ class Source:
     def _rescale(self, index: int, op: Rescale) -> str:
         graph, name = self.program.graph, f"rescale_{index}"
         self.constants.rescale(name, op, self.program.orders.get(op.name))
+        if _is_addition(op, [graph[x].grid for x in op.inputs]):
+            self._kernels["add"] = None
+            zeros = (graph[x].grid.zero_point - code_offset(graph[x].grid) for x in op.inputs)
+            addresses = (self._address(x) for x in op.inputs)
+            rest = f"{int(np.prod(op.shape))}, {self._address(op.name)}"
+            arguments = ", ".join([*addresses, *map(str, zeros), rest])
+            return f"    add(&{name}, {arguments});\n"
         self._kernels["rescale"] = None
         operands = []
         for source in (graph[x] for x in op.inputs):
@@ -231,8 +257,25 @@ def input_names(program: Program) -> dict[str, str]:
     return names
 
 
+def _is_addition(op: Rescale, operands: list[Grid]) -> bool:
+    """Whether this is an addition of two tensors of codes without constants per channel."""
+    is_plain = (
+        op.multiplier.shape == (2, 1) and op.shift.size == 1 and bool((op.divisor == 1).all())
+    )
+    has_codes = not any(grid.is_sums for grid in (*operands, op.grid))
+    return is_plain and has_codes and bool((ADD_SHIFTS[0] <= op.shift <= ADD_SHIFTS[1]).all())
+
+
 def _codes_at(offset: int) -> str:
     return f"(int8_t *)arena + {offset}"
+
+
+def output_multipliers(grid: Grid) -> tuple[list[int], int]:
+    """Return several steps as integers of up to 31 bits over one power of two."""
+    exponent = 31 - int(np.frexp(grid.scale.max())[1])
+    # Not 2**31, to which the largest might be rounded up.
+    integers = np.minimum(np.rint(np.ldexp(grid.scale, exponent)), 2.0**31 - 1)
+    return integers.astype(np.int64).tolist(), exponent
 
 
 def _extent(op: Op) -> tuple[int, int]:

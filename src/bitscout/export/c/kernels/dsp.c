@@ -9,6 +9,11 @@ static inline uint32_t load_4(const int8_t *bytes)
     return word;
 }
 
+static inline void store_4(int8_t *bytes, uint32_t word)
+{
+    __builtin_memcpy(bytes, &word, 4);
+}
+
 static inline uint32_t even_2(uint32_t word)
 {
     uint32_t pair;

@@ -22,21 +22,19 @@ KERNEL void finish_lane(const target_t *target, const uint32_t *values, int32_t 
         const uint32_t shift = rescale->shift[channel * rescale->channel_step];
         const int32_t low = rescale->low, high = rescale->high;
         if (target->codes != NULL && shift >= 33u && shift <= 61u) {
-            /* Adding 2^62 makes the product positive and changes neither rest nor parity. Of
-             * its low word only whether it is 0 counts, because half is a multiple of 2^32. */
-            const uint32_t down = shift - 32u;
-            const uint32_t half = ((uint32_t)1 << (shift - 33u)) - 1u;
             const int32_t zero = rescale->zero - (int32_t)((uint32_t)1 << (62u - shift));
             int8_t *const out = target->codes + index;
+            if (low == -128 && high == 127) {
+                for (i = 0; i < n; i++) {
+                    const int64_t product = (int64_t)to_int32(values[i * lanes]) * multiplier;
+                    out[i * channels] = clamp_8(round_high(product, shift) + zero);
+                }
+                return;
+            }
             for (i = 0; i < n; i++) {
                 const int64_t product = (int64_t)to_int32(values[i * lanes]) * multiplier;
-                const uint32_t top = (uint32_t)((uint64_t)product >> 32) + 0x40000000u;
-                const uint32_t odd = (top >> down) & 1u;
-                const uint32_t carry = odd | ((uint32_t)(uint64_t)product != 0u ? 1u : 0u);
-                int32_t code = (int32_t)((top + half + carry) >> down) + zero;
-                code = code < low ? low : code;
-                code = code > high ? high : code;
-                out[i * channels] = (int8_t)code;
+                const int32_t code = round_high(product, shift) + zero;
+                out[i * channels] = (int8_t)(code < low ? low : code > high ? high : code);
             }
             return;
         }
