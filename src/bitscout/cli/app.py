@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program: its commands, and what its exit codes mean.
 
-0 done; 1 a bug, with its traceback, or a reader that closed the pipe; 2 invalid input, with one
-message; 3 nothing feasible in the budget; 130 interrupted, resumable.
+0 done; 1 a certificate that failed, a bug, with its traceback, or a reader that closed the pipe;
+2 invalid input, with one message; 3 nothing feasible in the budget; 130 interrupted, resumable.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import typer
 
 from bitscout import __version__
 from bitscout.cli.explain import explain_command
+from bitscout.cli.export import export_command
 from bitscout.cli.list_names import list_command
 from bitscout.cli.output import print_error
 from bitscout.cli.report import report_command
 from bitscout.cli.resume import resume_command
 from bitscout.cli.search import search_command
 from bitscout.cli.show import show_command
+from bitscout.cli.verify import verify_command
 from bitscout.errors import BitscoutError
 
 __all__ = ["app", "main"]
@@ -51,6 +53,8 @@ for _name, _command in (
     ("resume", resume_command),
     ("show", show_command),
     ("explain", explain_command),
+    ("export", export_command),
+    ("verify", verify_command),
     ("report", report_command),
     ("list", list_command),
 ):

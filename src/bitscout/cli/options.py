@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Directory", "Quiet", "Settings", "Source"]
+__all__ = ["AsJson", "CandidateName", "Directory", "Quiet", "Settings", "Source"]
 
 Source = Annotated[
     str,
@@ -22,6 +22,16 @@ Directory = Annotated[
     Path,
     typer.Argument(
         metavar="DIR", help="The directory of a run, runs/quickstart.", show_default=False
+    ),
+]
+CandidateName = Annotated[
+    str | None,
+    typer.Option(
+        "--candidate",
+        metavar="N",
+        help="A final network by its trial's number, or a baseline by its name.  "
+        "[default: the best]",
+        show_default=False,
     ),
 ]
 Settings = Annotated[

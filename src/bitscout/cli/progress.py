@@ -17,6 +17,8 @@ from rich.text import Text
 
 from bitscout.cli.pace import Pace
 from bitscout.pipeline import (
+    CertificateFinished,
+    CertificateStarted,
     Event,
     FinalFinished,
     FinalRecord,
@@ -27,7 +29,7 @@ from bitscout.pipeline import (
     TrialRecord,
     TrialStarted,
 )
-from bitscout.report import format_percent, format_size
+from bitscout.report import certificate_words, format_percent, format_size
 
 __all__ = ["ProgressDisplay"]
 
@@ -98,6 +100,10 @@ class ProgressDisplay:
                 self._begin_final(event)
             case FinalFinished():
                 self._finish_final(event.record)
+            case CertificateStarted():
+                self._begin_certificate(event)
+            case CertificateFinished():
+                self._finish_certificate(event)
 
     def _begin_search(self, event: SearchStarted) -> None:
         before = f", {event.n_finished} of them done before" if event.n_finished else ""
@@ -126,6 +132,17 @@ class ProgressDisplay:
         )
         details = "; ".join([words, *self._left_words()])
         self._print(f"{self._pace.count} {record.label}: {details}")
+
+    def _begin_certificate(self, event: CertificateStarted) -> None:
+        if event.index == 1:
+            self._print(f"Exporting and verifying {event.total} final networks.")
+            self._pace.begin(0, event.total)
+        self._task, self._stage = f"verifying {event.label}", ""
+
+    def _finish_certificate(self, event: CertificateFinished) -> None:
+        self._pace.advance()
+        details = "; ".join([certificate_words(event.certificate), *self._left_words()])
+        self._print(f"{self._pace.count} {event.record.label}: {details}")
 
     def _note_best(self, record: TrialRecord) -> None:
         if record.outcome == "complete" and (

@@ -23,7 +23,13 @@ from bitscout.pipeline import (
     ignore_events,
     load_result,
 )
-from bitscout.report import networks_table, verdict_lines, write_report
+from bitscout.report import (
+    best_certificate,
+    certificate_table,
+    networks_table,
+    verdict_lines,
+    write_report,
+)
 
 __all__ = ["carry_out", "resumable"]
 
@@ -60,6 +66,9 @@ def carry_out(
         print_json({**result.to_json(), "report": str(report)})
     else:
         print_result("", networks_table(result), "", *verdict_lines(result))
+        best = best_certificate(result)
+        if best is not None:
+            print_result("", certificate_table(best))
         print_result("", f"Report: {report}")
 
 

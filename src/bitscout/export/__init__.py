@@ -1,2 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a quantized network to integers, and from those to files that compute the same."""
+"""From a quantized network to integers, and from those to files that compute the same.
+
+    graph = lower(quantized_module, images)
+    export_graph(graph, Path("model.onnx"), format="onnx")
+
+The names below are imported when they are first used: formats bring heavy libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitscout.export.certificate import Certificate, FileSize
+    from bitscout.export.certify import ImageSource, certify
+    from bitscout.export.checks.result import TargetResult
+    from bitscout.export.formats import Exported, export_graph
+    from bitscout.export.graph import IntegerGraph
+    from bitscout.export.lower import lower
+    from bitscout.export.packed import load_packed, save_packed
+    from bitscout.export.reference import Reference
+
+__all__ = [
+    "Certificate",
+    "Exported",
+    "FileSize",
+    "ImageSource",
+    "IntegerGraph",
+    "Reference",
+    "TargetResult",
+    "certify",
+    "export_graph",
+    "load_packed",
+    "lower",
+    "save_packed",
+]
+
+_HOMES = {
+    "Certificate": "certificate",
+    "Exported": "formats",
+    "FileSize": "certificate",
+    "ImageSource": "certify",
+    "IntegerGraph": "graph",
+    "Reference": "reference",
+    "TargetResult": "checks.result",
+    "certify": "certify",
+    "export_graph": "formats",
+    "load_packed": "packed",
+    "lower": "lower",
+    "save_packed": "packed",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # a module's names are of any type
+    """Import `name` from its home (PEP 562)."""
+    if name not in _HOMES:
+        msg = f"module 'bitscout.export' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"bitscout.export.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

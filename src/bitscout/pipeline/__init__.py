@@ -3,8 +3,11 @@
 
 from bitscout.pipeline.api import search
 from bitscout.pipeline.config import RunConfig
+from bitscout.pipeline.deploy import DeployRequest, export_final, verify_final
 from bitscout.pipeline.directory import RunDirectory, next_free_directory
 from bitscout.pipeline.events import (
+    CertificateFinished,
+    CertificateStarted,
     Event,
     FinalFinished,
     FinalStarted,
@@ -23,6 +26,9 @@ from bitscout.pipeline.run import resume_search, run_search
 from bitscout.pipeline.verdict import Verdict
 
 __all__ = [
+    "CertificateFinished",
+    "CertificateStarted",
+    "DeployRequest",
     "Event",
     "ExplainReport",
     "FinalFinished",
@@ -40,6 +46,7 @@ __all__ = [
     "Verdict",
     "dump_config",
     "explain",
+    "export_final",
     "ignore_events",
     "load_config",
     "load_result",
@@ -50,4 +57,5 @@ __all__ = [
     "resume_search",
     "run_search",
     "search",
+    "verify_final",
 ]

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bitscout.export import Certificate
 from bitscout.pipeline.records import FinalRecord, TrialRecord
 
 __all__ = [
+    "CertificateFinished",
+    "CertificateStarted",
     "Event",
     "FinalFinished",
     "FinalStarted",
@@ -103,7 +106,44 @@ class FinalFinished:
     record: FinalRecord
 
 
-Event = SearchStarted | TrialStarted | StageProgress | TrialFinished | FinalStarted | FinalFinished
+@dataclass(frozen=True, slots=True)
+class CertificateStarted:
+    """The files of a final network are about to be written and verified.
+
+    Attributes:
+        label: Which network, for a person.
+        index: Its place, from 1.
+        total: How many there are.
+    """
+
+    label: str
+    index: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFinished:
+    """A certificate is on disk.
+
+    Attributes:
+        record: The network.
+        certificate: What was compared.
+    """
+
+    record: FinalRecord
+    certificate: Certificate
+
+
+Event = (
+    SearchStarted
+    | TrialStarted
+    | StageProgress
+    | TrialFinished
+    | FinalStarted
+    | FinalFinished
+    | CertificateStarted
+    | CertificateFinished
+)
 Listener = Callable[[Event], None]
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from torch import nn
 
 from bitscout.core import METRIC_DIRECTIONS, FrontObjective, hypervolume_2d, pareto_mask
 from bitscout.errors import RunError
+from bitscout.export import Certificate
+from bitscout.pipeline.certificates import EXPORTED, read_certificate
 from bitscout.pipeline.components import load_data
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory
@@ -43,6 +45,7 @@ class RunResult:
         final: Final networks, smallest first.
         baselines: Uniform-precision networks trained with the same final recipe.
         failures: ``name``, ``label`` and ``reason`` of the final trainings that diverged.
+        certificates: By name of the final network: what its exported files compute.
     """
 
     directory: Path
@@ -54,6 +57,7 @@ class RunResult:
     final: tuple[FinalRecord, ...] = ()
     baselines: tuple[FinalRecord, ...] = ()
     failures: tuple[Mapping[str, str], ...] = ()
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
@@ -95,12 +99,20 @@ class RunResult:
             RunError: If there is no such network.
             DataError: If its weights are missing or damaged.
         """
+        return reload_network(self.directory, self.record(name), self.config, self.dataset, space)
+
+    def record(self, name: str | int) -> FinalRecord:
+        """Return the record of a final network or baseline.
+
+        Raises:
+            RunError: If there is no such network.
+        """
         records = {record.name: record for record in (*self.final, *self.baselines)}
         if str(name) not in records:
             known = ", ".join(records) or "none yet"
             msg = f"{self.directory} has no final network {str(name)!r}. It has: {known}."
             raise RunError(msg)
-        return reload_network(self.directory, records[str(name)], self.config, self.dataset, space)
+        return records[str(name)]
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -155,13 +167,20 @@ class RunResult:
             "pareto_front": list(self.pareto_front),
             "best": self.best.number if self.best else None,
             "hypervolume": self.hypervolume(),
-            "final": [record.to_json() for record in self.final],
+            "final": [
+                {**record.to_json(), "certificate": self._certificate_json(record)}
+                for record in self.final
+            ],
             "baselines": [record.to_json() for record in self.baselines],
             "failures": [dict(failure) for failure in self.failures],
             "remarks": list(self.remarks),
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "beats_baselines": self.beats_baselines,
         }
+
+    def _certificate_json(self, record: FinalRecord) -> dict[str, Any] | None:
+        certificate = self.certificates.get(record.name)
+        return None if certificate is None else certificate.to_json()
 
 
 def load_result(directory: str | Path) -> RunResult:
@@ -186,6 +205,11 @@ def load_result(directory: str | Path) -> RunResult:
         final=tuple(sorted(final, key=lambda record: record.metrics["size_bytes"])),
         baselines=tuple(sorted(baselines, key=lambda record: record.metrics["size_bytes"])),
         failures=tuple(run.read_failures()),
+        certificates={
+            record.name: certificate
+            for record in (*final, *baselines)
+            if (certificate := read_certificate(run, record)) is not None
+        },
     )
 
 
@@ -225,9 +249,17 @@ def _read_finals(run: RunDirectory, folder: Path) -> list[FinalRecord]:
     if not folder.is_dir():
         return []
     return [
-        FinalRecord.from_json(run.read_json(path))
+        _with_exports(FinalRecord.from_json(run.read_json(path)), path.parent)
         for path in sorted(folder.glob("[!.]*/metrics.json"))
     ]
+
+
+def _with_exports(record: FinalRecord, folder: Path) -> FinalRecord:
+    """Return the record with the files that were exported after its training."""
+    exported = tuple(
+        f"{record.folder}/{record.name}/{name}" for name in EXPORTED if (folder / name).is_file()
+    )
+    return replace(record, files=(*record.files, *exported))
 
 
 def _state(run: RunDirectory, config: RunConfig, trials: Sequence[TrialRecord]) -> State:

@@ -11,6 +11,7 @@ from time import perf_counter
 import torch
 
 from bitscout.errors import RunError
+from bitscout.pipeline.certificates import certify_finals
 from bitscout.pipeline.components import Components, build_components, describe_data
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory
@@ -99,9 +100,15 @@ def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> 
     history = run_trials(components, run, listener)
     searched = perf_counter()
     finalize(components, run, history, listener)
+    trained = perf_counter()
+    certify_finals(components, run, load_result(run.path).final, listener)
     run.write_json(
         run.done,
-        {"last_search_seconds": searched - start, "last_final_seconds": perf_counter() - searched},
+        {
+            "last_search_seconds": searched - start,
+            "last_final_seconds": trained - searched,
+            "last_certificate_seconds": perf_counter() - trained,
+        },
     )
 
 

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from bitscout.pipeline import RunDirectory, RunResult, TrialRecord, dump_config
 from bitscout.report.bit_map import bit_map
+from bitscout.report.certificates import certificate_summary, size_sentences, target_rows
 from bitscout.report.front_chart import (
     accuracy_size_chart,
     baseline_symbols,
@@ -22,7 +23,7 @@ from bitscout.report.front_chart import (
 )
 from bitscout.report.headline import headline, state_sentence, verdict_summary
 from bitscout.report.history_charts import hypervolume_chart, score_chart
-from bitscout.report.rows import format_count, format_size, network_row
+from bitscout.report.rows import best_final, format_count, format_size, network_row
 
 __all__ = ["render_report", "write_report"]
 
@@ -62,6 +63,15 @@ def render_report(result: RunResult) -> str:
         final=[network_row(record, result) for record in result.final],
         baselines=[network_row(record, result) for record in result.baselines],
         bit_map=bit_map(result),
+        certificates=[
+            (record, result.certificates[record.name])
+            for record in result.final
+            if record.name in result.certificates
+        ],
+        best_name=best.name if (best := best_final(result)) else None,
+        certificate_summary=certificate_summary,
+        size_sentences=size_sentences,
+        target_rows=target_rows,
         hidden_below=hidden_below(result)[1],
         baseline_symbols=baseline_symbols(result),
         without_result=_without_result(result),
@@ -128,4 +138,11 @@ def _commands(result: RunResult) -> list[tuple[str, str]]:
     commands = [("Repeat the run", f"bitscout search {config} --out {again}")]
     if result.state != "complete":
         commands.insert(0, ("Go on with the run", f"bitscout resume {directory}"))
-    return [*commands, ("Look at it in the terminal", f"bitscout show {directory}")]
+    commands.append(("Look at it in the terminal", f"bitscout show {directory}"))
+    if result.final:
+        export = f"bitscout export {directory} --format c --target cortex-m"
+        commands += [
+            ("Prove again what the files compute", f"bitscout verify {directory}"),
+            ("Put the best network on a Cortex-M", export),
+        ]
+    return commands

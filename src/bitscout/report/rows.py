@@ -8,6 +8,7 @@ from math import sqrt
 from pathlib import PurePosixPath
 
 from bitscout.core import BompScore, Metrics, QuantPolicy
+from bitscout.export import Certificate
 from bitscout.pipeline import FinalRecord, RunResult, TrialRecord
 
 __all__ = [
@@ -67,6 +68,7 @@ class NetworkRow:
         folder: Where its files are, relative to the run directory; empty without files.
         files: Names of its files in `folder`.
         is_best: Whether it is the run's answer.
+        certificate: ``passed`` or ``FAILED`` with the number of targets that ran.
     """
 
     label: str
@@ -79,6 +81,7 @@ class NetworkRow:
     folder: str = ""
     files: tuple[str, ...] = ()
     is_best: bool = False
+    certificate: str = ABSENT
 
 
 def network_row(record: FinalRecord, result: RunResult) -> NetworkRow:
@@ -96,6 +99,7 @@ def network_row(record: FinalRecord, result: RunResult) -> NetworkRow:
         folder=folder,
         files=tuple(str(path).removeprefix(folder) for path in paths),
         is_best=record is best_final(result),
+        certificate=_certificate(result.certificates.get(record.name)),
     )
 
 
@@ -170,6 +174,13 @@ def format_count(count: float | None) -> str:
         if count >= 0.9995 * limit:
             return f"{count / limit:.3g}{prefix}"
     return f"{count:.3g}"
+
+
+def _certificate(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return ABSENT
+    ran = len(certificate.targets) - certificate.n_not_run
+    return f"passed {ran}" if certificate.passed else f"FAILED {ran - certificate.n_passed}/{ran}"
 
 
 def _with_error(accuracy: float | None, n_images: int) -> str:
