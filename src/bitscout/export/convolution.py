@@ -18,6 +18,9 @@ Values = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 EXACT_FLOAT32 = 2**24
 EXACT_FLOAT64 = 2**53
+# OpenBLAS gives larger products to threads of its own. `Reference` runs in threads already, and
+# these would wait for each other: ten times slower on a busy machine.
+UNTHREADED_PRODUCTS = 2**18
 
 
 def product_type(magnitude: FloatArray) -> np.dtype[Any]:
@@ -159,12 +162,21 @@ def _grouped(
         for index, window in enumerate(windows):
             columns[:, :, :, index] = window
     if op.groups == 1:
-        sums: Values = columns.reshape(n * height * width, -1) @ weight[0]
+        sums: Values = _product(columns.reshape(n, height * width, -1), weight[0])
     else:
         sums = np.empty((n * height * width, out_channels), dtype=weight.dtype)
         step = out_channels // op.groups
         for group in range(op.groups):
             part = columns[..., group * per_group : (group + 1) * per_group]
-            target = sums[:, group * step : (group + 1) * step]
-            np.matmul(part.reshape(n * height * width, -1), weight[group], out=target)
+            product = _product(part.reshape(n, height * width, -1), weight[group])
+            sums[:, group * step : (group + 1) * step] = product
     return _plus(sums, bias).reshape(n, height, width, out_channels)
+
+
+def _product(columns: Values, weight: Values) -> Values:
+    """Return the matrix product, ``(n * pixels, outputs)``, in blocks of pixels."""
+    n, pixels, inputs = columns.shape
+    limit = max(1, UNTHREADED_PRODUCTS // weight.size)
+    block = next(size for size in range(min(limit, pixels), 0, -1) if pixels % size == 0)
+    blocks: Values = columns.reshape(n * pixels // block, block, inputs) @ weight
+    return blocks.reshape(n * pixels, -1)
