@@ -11,8 +11,8 @@ from tests.export.random_graphs import random_net
 
 from bitscout.errors import ConfigError, ExportError, UnsupportedError
 from bitscout.export.c import write_c
+from bitscout.export.c.names import kernel_text
 from bitscout.export.c.program import Program
-from bitscout.export.c.source import kernel_text
 from bitscout.export.checks.tools import find_c_compiler
 from bitscout.export.fixed_point import apply_rescale
 from bitscout.export.graph import IntegerGraph
@@ -72,7 +72,21 @@ def many_readers():
     return b, b.build(b.linear(b.flatten(b.max_pool(mean, windows_of((3, 3), 2, 1))), 4, bits=5))
 
 
-SPECIAL = [codes_as_output, input_as_output, two_inputs, image_of_sums, many_readers]
+def additions():
+    """Operands of other zero points, widths and steps, small and large against the result's."""
+    b = GraphBuilder(9)
+    stem = b.conv(b.input((3, 4, 4)), 5, 1)
+    x = b.rescale(stem, zero_point=30)
+    y = b.rescale(stem, bits=4, signed=True, spread=6, zero_point=-3)
+    z = b.rescale(x, y, bits=5, spread=12, zero_point=2)
+    for factor in (2.0**-12, 0.3, 2.0**16, 2.0**25, 2.0**32):
+        step = b.ops[z].grid.scale * factor
+        both = b.to_grid([z, x], b.grid(step, signed=True, zero_point=-5))
+        z = b.rescale(both, z, y, zero_point=1)
+    return b, b.build(b.linear(b.flatten(z), 6))
+
+
+SPECIAL = [additions, codes_as_output, input_as_output, two_inputs, image_of_sums, many_readers]
 
 
 def codes_of(graph, n, seed=0):

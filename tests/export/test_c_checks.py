@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.export.graphs import residual_net, tiny_net
+from tests.export.graphs import relu_net, residual_net, tiny_net
+from tests.export.test_c import additions, image_of_sums, many_readers
 
 from bitscout.errors import UnsupportedError
-from bitscout.export.c import CortexMMemory
+from bitscout.export.c import CortexMMemory, write_c
 from bitscout.export.checks import cortex_m, host_c, tools
 from bitscout.export.checks.cortex_m import check_cortex_m, require_cortex_m_tools
 from bitscout.export.checks.host_c import check_host_c, require_c_compiler
@@ -106,6 +107,14 @@ def test_the_cortex_m_image_passes_and_is_measured(tmp_path):
 
 
 @needs_cortex_m
+@pytest.mark.parametrize("make", [relu_net, additions, image_of_sums, many_readers])
+def test_the_instructions_for_two_products_compute_the_same(tmp_path, make):
+    builder, graph = make()
+    (result,) = check_cortex_m(graph, inputs_for(builder, graph, tmp_path), n_images=4)
+    assert (result.state, result.reason) == ("passed", "")
+
+
+@needs_cortex_m
 def test_a_wrong_output_on_the_cortex_m_is_a_failure(tmp_path):
     builder, graph = tiny_net()
     inputs = inputs_for(builder, graph, tmp_path)
@@ -140,8 +149,6 @@ def test_an_emulator_that_says_nothing_is_a_failure(tmp_path, monkeypatch):
 
 @needs_cortex_m
 def test_the_folder_builds_and_runs_alone(tmp_path):
-    from bitscout.export.c import write_c
-
     write_c(tiny_net()[1], tmp_path / "net", name="tiny", target="cortex-m")
     moved = shutil.move(tmp_path / "net", tmp_path / "elsewhere")
     done = tools.run_tool(["make", "test", "qemu"], folder=moved, timeout_s=60)

@@ -7,8 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from bitscout.export.c.names import input_names
 from bitscout.export.c.program import Program, code_offset
-from bitscout.export.c.source import Source, input_names, output_multipliers
+from bitscout.export.c.source import Source
 from bitscout.export.graph import Conv, Grid, Linear
 
 __all__ = ["header_text", "macs"]
@@ -26,7 +27,7 @@ def header_text(program: Program, source: Source) -> str:
     memory, constants = program.memory, source.constants
     output = graph[graph.output]
     defines: dict[str, str] = {}
-    for op, name in zip(graph.inputs, input_names(program).values(), strict=True):
+    for op, name in zip(graph.inputs, input_names(graph).values(), strict=True):
         offset = code_offset(op.grid)
         part = f"{prefix}_{name.upper()}"
         defines |= _size(part, op.shape) | _step(part, op.grid)
@@ -102,7 +103,7 @@ def _size(part: str, shape: tuple[int, ...]) -> dict[str, str]:
 def _step(part: str, grid: Grid) -> dict[str, str]:
     """Return a tensor's step, exactly, or its several steps to 31 bits."""
     if np.unique(grid.scale).size > 1:
-        multipliers, shift = output_multipliers(grid)
+        multipliers, shift = _multipliers(grid)
         return {
             f"{part}_STEP_MULTIPLIERS": f"{{{', '.join(map(str, multipliers))}}}",
             f"{part}_STEP_SHIFT": str(shift),
@@ -113,3 +114,11 @@ def _step(part: str, grid: Grid) -> dict[str, str]:
         f"{part}_STEP_NUMERATOR": str(step.numerator),
         f"{part}_STEP_SHIFT": str(step.denominator.bit_length() - 1),
     }
+
+
+def _multipliers(grid: Grid) -> tuple[list[int], int]:
+    """Return several steps as integers of up to 31 bits over one power of two."""
+    exponent = 31 - int(np.frexp(grid.scale.max())[1])
+    # Not 2**31, to which the largest might be rounded up.
+    integers = np.minimum(np.rint(np.ldexp(grid.scale, exponent)), 2.0**31 - 1)
+    return integers.astype(np.int64).tolist(), exponent

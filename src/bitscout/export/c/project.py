@@ -18,8 +18,9 @@ from bitscout.errors import ConfigError, ExportError
 from bitscout.export.c.constants import values_text
 from bitscout.export.c.header import header_text
 from bitscout.export.c.layout import stored_codes, stored_outputs
+from bitscout.export.c.names import input_names, kernel_text
 from bitscout.export.c.program import Program
-from bitscout.export.c.source import Source, input_names, kernel_text
+from bitscout.export.c.source import Source
 from bitscout.export.graph import IntegerGraph
 from bitscout.export.reference import Reference
 
@@ -131,7 +132,7 @@ def _files(graph: IntegerGraph, name: str, vectors: TestVectors) -> dict[str, st
 
 def _vectors_text(program: Program, name: str, vectors: TestVectors) -> str:
     inputs = stored_codes(program.graph, vectors.codes)
-    names = input_names(program)
+    names = input_names(program.graph)
     parts = ["/* Made by bitscout; do not edit. */\n#include <stdint.h>\n"]
     arguments = []
     for key, codes in inputs.items():

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from importlib import resources
 
 import numpy as np
 
 from bitscout.errors import UnsupportedError
 from bitscout.export.c.constants import Constants
+from bitscout.export.c.names import comment, input_names, kernel_text
 from bitscout.export.c.program import Call, Program, code_offset, is_depthwise, scratch_sizes
 from bitscout.export.graph import (
     Concat,
@@ -26,7 +25,7 @@ from bitscout.export.graph import (
     SumPool,
 )
 
-__all__ = ["Source", "input_names", "kernel_text", "output_multipliers"]
+__all__ = ["Source"]
 
 # For the kernel `add`: an operand of 9 bits and up to 20 more, and 62 bits for two products.
 ADD_SHIFTS = (13, 61)
@@ -76,7 +75,7 @@ class Source:
 
     def signature(self) -> str:
         """Return the function's head."""
-        names = input_names(self.program).values()
+        names = input_names(self.program.graph).values()
         inputs = ", ".join(f"const int8_t *{name}" for name in names)
         return f"void {self.name}_run({inputs}, int32_t *output)"
 
@@ -104,7 +103,7 @@ class Source:
         op = call.op
         if op is None:
             return self._hand_out()
-        title = " + ".join(_comment(o.name) for o in dict.fromkeys((op, *call.results)))
+        title = " + ".join(comment(o.name) for o in dict.fromkeys((op, *call.results)))
         shape = " x ".join(str(n) for n in (*op.shape[1:], op.shape[0]))
         head = f"    /* {title}: {shape} */\n"
         match op:
@@ -236,25 +235,11 @@ class Source:
         home = self.program.home(name)
         op = self.program.graph[home]
         if isinstance(op, Input):
-            return input_names(self.program)[home]
+            return input_names(self.program.graph)[home]
         if home == self.program.direct_output:
             return "output"
         offset = self.program.memory.offsets[home]
         return f"arena + {offset // 4}" if op.grid.is_sums else _codes_at(offset)
-
-
-def kernel_text(file: str) -> str:
-    """Return a file of C that comes with the package."""
-    return (resources.files("bitscout.export.c") / "kernels" / file).read_text("ascii")
-
-
-def input_names(program: Program) -> dict[str, str]:
-    """Return the C parameter of every input: its name, made an identifier."""
-    names: dict[str, str] = {}
-    for op in program.graph.inputs:
-        name = "input_" + re.sub(r"[^A-Za-z0-9]+", "_", op.name).strip("_").lower()
-        names[op.name] = name if name not in names.values() else f"{name}_{len(names)}"
-    return names
 
 
 def _is_addition(op: Rescale, operands: list[Grid]) -> bool:
@@ -270,18 +255,6 @@ def _codes_at(offset: int) -> str:
     return f"(int8_t *)arena + {offset}"
 
 
-def output_multipliers(grid: Grid) -> tuple[list[int], int]:
-    """Return several steps as integers of up to 31 bits over one power of two."""
-    exponent = 31 - int(np.frexp(grid.scale.max())[1])
-    # Not 2**31, to which the largest might be rounded up.
-    integers = np.minimum(np.rint(np.ldexp(grid.scale, exponent)), 2.0**31 - 1)
-    return integers.astype(np.int64).tolist(), exponent
-
-
 def _extent(op: Op) -> tuple[int, int]:
     """Return the number of positions and of channels."""
     return int(np.prod(op.shape[1:])), op.shape[0]
-
-
-def _comment(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.:-]", "_", name)

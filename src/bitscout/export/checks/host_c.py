@@ -8,9 +8,10 @@ import numpy as np
 from bitscout.errors import UnsupportedError
 from bitscout.export.c.header import macs
 from bitscout.export.c.layout import graph_outputs, stored_codes
+from bitscout.export.c.names import input_names, kernel_text
 from bitscout.export.c.program import Program
 from bitscout.export.c.project import TestVectors, write_c
-from bitscout.export.c.source import Source, input_names, kernel_text
+from bitscout.export.c.source import Source
 from bitscout.export.checks.result import CheckInputs, TargetResult, compare_integers, not_run
 from bitscout.export.checks.tools import find_c_compiler, first_line, run_tool
 from bitscout.export.graph import IntegerGraph
@@ -66,7 +67,7 @@ def check_host_c(graph: IntegerGraph, inputs: CheckInputs) -> list[TargetResult]
 
 def runner_text(program: Program) -> str:
     """Return the program that reads images and writes outputs."""
-    names = list(input_names(program).values())
+    names = list(input_names(program.graph).values())
     prefix = NAME.upper()
     buffers = [f"static int8_t {name}[{prefix}_{name.upper()}_SIZE];" for name in names]
     reads = [f"fread({name}, sizeof {name}, 1, stdin) == 1" for name in names]
