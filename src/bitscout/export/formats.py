@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitscout.errors import ExportError
-from bitscout.export.c import TestVectors, build_cortex_m, write_c
+from bitscout.export.c import TestVectors, write_c
+from bitscout.export.checks.cortex_m import build_cortex_m
 from bitscout.export.graph import IntegerGraph
 from bitscout.export.onnx_qdq import write_onnx
 from bitscout.export.packed import save_packed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitscout.errors import UnsupportedError
+from bitscout.errors import ExportError, UnsupportedError
 from bitscout.export.c.header import macs
 from bitscout.export.c.layout import graph_outputs
 from bitscout.export.c.program import Program
@@ -18,7 +18,7 @@ from bitscout.export.checks.result import CheckInputs, TargetResult, compare_int
 from bitscout.export.checks.tools import first_line, run_tool
 from bitscout.export.graph import IntegerGraph
 
-__all__ = ["check_cortex_m", "require_cortex_m_tools"]
+__all__ = ["build_cortex_m", "check_cortex_m", "require_cortex_m_tools"]
 
 TARGET, SETTING, NAME = "C99", "Cortex-M4, QEMU mps2-an386", "network"
 BUILD_TIMEOUT_S = 120.0
@@ -43,6 +43,26 @@ def require_cortex_m_tools() -> None:
     if missing:
         msg = f"A Cortex-M image was asked for, but there is {missing}."
         raise UnsupportedError(msg)
+
+
+def build_cortex_m(folder: Path) -> None:
+    """Build the image in a folder that `write_c` wrote for a Cortex-M: ``network.elf``.
+
+    Raises:
+        UnsupportedError: If a tool is missing.
+        ExportError: If the network does not fit the board.
+    """
+    missing = _missing_tools(exclude="qemu-system-arm")
+    if missing:
+        msg = (
+            f"The sources for a Cortex-M are in {folder}, but an image needs a compiler and there "
+            f"is {missing}. Then build it with: make -C {folder} cortex-m"
+        )
+        raise UnsupportedError(msg)
+    built = run_tool(["make", "cortex-m"], folder=folder, timeout_s=BUILD_TIMEOUT_S)
+    if not built.is_good:
+        msg = f"The image in {folder} {_why_not_built(built.stderr, CortexMMemory())}."
+        raise ExportError(msg)
 
 
 def check_cortex_m(
@@ -76,8 +96,12 @@ def check_cortex_m(
     return [compare_integers(TARGET, SETTING, expected, actual, details)]
 
 
-def _missing_tools() -> str:
-    missing = {tool: package for tool, package in PACKAGES.items() if shutil.which(tool) is None}
+def _missing_tools(exclude: str = "") -> str:
+    missing = {
+        tool: package
+        for tool, package in PACKAGES.items()
+        if tool != exclude and shutil.which(tool) is None
+    }
     if not missing:
         return ""
     packages = " ".join(dict.fromkeys(missing.values()))
