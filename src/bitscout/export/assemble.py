@@ -19,6 +19,8 @@ from bitscout.export.expressions import (
     Padded,
     Term,
     Total,
+    clamped_grid,
+    not_quantized,
 )
 from bitscout.export.fixed_point import fixed_point
 from bitscout.export.graph import (
@@ -39,7 +41,6 @@ __all__ = ["Assembler"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-OUTPUT_FINENESS = 4096
 _GridKey = tuple[int, float, int, int, int]
 
 
@@ -49,6 +50,7 @@ class Assembler:
     def __init__(self) -> None:
         self._ops: dict[str, Op] = {}
         self._codes: dict[_GridKey, str] = {}
+        self._totals: dict[int, Total] = {}
         # An id names an expression only as long as it lives.
         self._alive: list[Expr] = []
 
@@ -92,9 +94,9 @@ class Assembler:
             case Image():
                 return self.add(Input(self.free_name(name), expr.shape, grid))
             case Total():
-                return self._rescale(expr, grid, name)
+                return self.rescale(expr, grid, name)
             case Clamped():
-                narrow = _clamped(grid, expr.low, expr.high)
+                narrow = clamped_grid(grid, expr.low, expr.high)
                 return self.quantize(expr.source, narrow, name)
             case MaxPooled():
                 source = self.quantize(expr.source, grid, f"{name}.unpooled")
@@ -120,35 +122,31 @@ class Assembler:
         """Return the codes of one part of a concatenation: all parts keep the whole range."""
         if not isinstance(part, Clamped):
             return self.quantize(part, grid, name)
-        narrow = _clamped(grid, part.low, part.high)
+        narrow = clamped_grid(grid, part.low, part.high)
         if (narrow.quant_min, narrow.quant_max) == (grid.quant_min, grid.quant_max):
             return self._quantize_part(part.source, grid, name)
-        if narrow.quant_max != grid.quant_max or narrow.quant_min != grid.zero_point:
+        if narrow.quant_max == grid.quant_max and narrow.quant_min == grid.zero_point:
+            source = self.quantize(part.source, grid, f"{name}.signed")
+            return self.add(Relu(self.free_name(name), (source,), part.shape, grid))
+        # The same codes, under the grid that all parts share: the factor is 1.
+        source = self.quantize(part.source, narrow, f"{name}.clamped")
+        return self.rescale(Total(part.shape, (Term(source, grid.scale),)), grid, name)
+
+    def rescale(self, total: Total, grid: Grid, name: str) -> str:
+        """Return the tensor of a sum of terms, rounded once to `grid`."""
+        terms = total.terms
+        if len(terms) > 1 and any(term.divisor.ndim for term in terms):
             msg = (
-                f"{name}: a part of a concatenation is clamped to [{part.low}, {part.high}] and "
-                "the others are not. Clamp behind the concatenation."
+                f"{name!r} adds an average whose windows differ in size. Use an Add module, "
+                "which quantizes what it adds."
             )
             raise UnsupportedError(msg)
-        source = self.quantize(part.source, grid, f"{name}.signed")
-        return self.add(Relu(self.free_name(name), (source,), part.shape, grid))
-
-    def _rescale(self, total: Total, grid: Grid, name: str) -> str:
-        divisor = total.terms[0].divisor
-        if len(total.terms) > 1:
-            if any(term.divisor.ndim for term in total.terms):
-                msg = (
-                    f"{name}: adds an average whose windows differ in size. Use an Add module, "
-                    "which quantizes what it adds."
-                )
-                raise UnsupportedError(msg)
-            divisor = np.array(1, dtype=np.int64)
-        scales = [
-            term.scale if len(total.terms) == 1 else term.scale / term.divisor
-            for term in total.terms
-        ]
+        # One division for all operands, so that exact factors stay exact.
+        divisor = np.asarray(np.lcm.reduce([term.divisor for term in terms]))
+        scales = [term.scale * (divisor // term.divisor).max() for term in terms]
         ratios = np.stack(np.broadcast_arrays(*[np.atleast_1d(s / grid.scale) for s in scales]))
         multiplier, shift = fixed_point(ratios)
-        inputs = tuple(term.tensor for term in total.terms)
+        inputs = tuple(term.tensor for term in terms)
         return self.add(
             Rescale(self.free_name(name), inputs, total.shape, grid, multiplier, shift, divisor)
         )
@@ -164,6 +162,13 @@ class Assembler:
             UnsupportedError: If that is not possible: the network's input itself, a ReLU6, or the
                 ReLU of a sum of two tensors, before anything has quantized them.
         """
+        key = id(expr)
+        if key not in self._totals:
+            self._alive.append(expr)
+            self._totals[key] = self._total(expr, name)
+        return self._totals[key]
+
+    def _total(self, expr: Expr, name: str) -> Total:
         match expr:
             case Total():
                 return expr
@@ -172,6 +177,8 @@ class Assembler:
                 return Total(expr.shape, tuple(self._flat_term(t, expr, name) for t in terms))
             case MaxPooled():
                 term = self._single_term(expr.source, name)
+                if term.divisor.ndim:
+                    raise not_quantized(expr, name)
                 tensor = self._max_pool(term.tensor, expr, f"{name}.max")
                 return Total(expr.shape, (replace(term, tensor=tensor),))
             case Clamped() if expr.low == 0 and expr.high == np.inf:
@@ -184,12 +191,12 @@ class Assembler:
             case Joined():
                 return self._joined(expr, name)
             case _:
-                raise _unquantized(expr, name)
+                raise not_quantized(expr, name)
 
     def _single_term(self, expr: Expr, name: str) -> Term:
         total = self.total(expr, name)
         if len(total.terms) > 1:
-            raise _unquantized(expr, name)
+            raise not_quantized(expr, name)
         return total.terms[0]
 
     def _flat_term(self, term: Term, expr: Flat, name: str) -> Term:
@@ -212,7 +219,7 @@ class Assembler:
         terms = [self._single_term(part, name) for part in expr.parts]
         sources = [self[term.tensor] for term in terms]
         if any(term.divisor.ndim for term in terms) or not all(s.grid.is_sums for s in sources):
-            raise _unquantized(expr, name)
+            raise not_quantized(expr, name)
         scale = np.concatenate(
             [
                 np.broadcast_to(term.scale / term.divisor, source.shape[:1])
@@ -230,57 +237,10 @@ class Assembler:
         grid = Grid.sums(self[term.tensor].grid.scale)
         return self.add(SumPool(self.free_name(name), (term.tensor,), shape, grid, windows))
 
-    def finish(self, expr: Expr, name: str) -> IntegerGraph:
-        """Return the graph that ends in `expr`.
-
-        The integers of a last layer are the output as they are, nothing is rounded. An average is
-        its sum with a finer step. Only a sum of several tensors that nothing has quantized is
-        rounded, to a 4096th of the largest of their steps.
-        """
-        source, bounds = expr, (-np.inf, np.inf)
-        while isinstance(source, Clamped):
-            bounds = max(bounds[0], source.low), min(bounds[1], source.high)
-            source = source.source
-        total = self.total(source, name)
-        term = total.terms[0]
-        scale = np.maximum.reduce([term.scale / term.divisor for term in total.terms])
-        if len(total.terms) > 1:
-            scale = scale / OUTPUT_FINENESS
-        is_plain = len(total.terms) == 1 and bounds == (-np.inf, np.inf)
-        if is_plain and (term.divisor == 1).all():
-            return self._pruned(term.tensor)
-        if scale.ndim > 1 or (scale.ndim and bounds not in ((-np.inf, np.inf), (0, np.inf))):
-            raise _unquantized(expr, name or "output")
-        grid = _clamped(Grid.sums(scale), *bounds)
-        return self._pruned(self._rescale(total, grid, f"{name}.output".lstrip(".")))
-
-    def _pruned(self, output: str) -> IntegerGraph:
-        """Return the graph of what the output depends on."""
+    def ending_in(self, output: str) -> IntegerGraph:
+        """Return the graph of what the tensor `output` depends on."""
         needed = {output}
         for op in reversed(self._ops.values()):
             if op.name in needed:
                 needed.update(op.inputs)
         return IntegerGraph(tuple(op for op in self._ops.values() if op.name in needed), output)
-
-
-def _clamped(grid: Grid, low: float, high: float) -> Grid:
-    """Return the grid with its range cut at two real values, divided in float32 like PyTorch."""
-    if low == 0 and high == np.inf:
-        return replace(grid, quant_min=max(grid.quant_min, grid.zero_point))
-    step = np.float32(grid.scale)
-    quant_min, quant_max = grid.quant_min, grid.quant_max
-    if np.isfinite(low):
-        quant_min = max(quant_min, int(np.rint(np.float32(low) / step)))
-    if np.isfinite(high):
-        quant_max = min(quant_max, int(np.rint(np.float32(high) / step)))
-    return replace(grid, quant_min=quant_min, quant_max=quant_max)
-
-
-def _unquantized(expr: Expr, name: str) -> UnsupportedError:
-    what = type(expr).__name__.lower()
-    msg = (
-        f"{name}: works on a real tensor ({what}) that nothing has quantized, so no integers "
-        "compute it exactly. Use bitscout.quantization.Add for additions, and AvgPool2d or "
-        "AdaptiveAvgPool2d modules for averages: these quantize what they read."
-    )
-    return UnsupportedError(msg)

@@ -9,14 +9,30 @@ moves through clamping, max pooling, concatenation and flattening without changi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from bitscout.errors import UnsupportedError
+from bitscout.export.graph import Grid
 from bitscout.export.windows import Windows
 
-__all__ = ["Clamped", "Expr", "Flat", "Image", "Joined", "MaxPooled", "Padded", "Term", "Total"]
+__all__ = [
+    "Clamped",
+    "Expr",
+    "Flat",
+    "Image",
+    "Joined",
+    "MaxPooled",
+    "Padded",
+    "Term",
+    "Total",
+    "clamped_grid",
+    "not_quantized",
+    "refuse",
+]
 
 Shape = tuple[int, ...]
 FloatArray = npt.NDArray[np.float64]
@@ -98,3 +114,52 @@ class Padded:
 
 
 Expr = Image | Total | Clamped | MaxPooled | Joined | Flat | Padded
+
+
+def clamped_grid(grid: Grid, low: float, high: float) -> Grid:
+    """Return the grid with its range cut at two real values, divided in float32 like PyTorch.
+
+    Raises:
+        UnsupportedError: If 0 is cut off.
+    """
+    if not low <= 0 <= high:
+        msg = (
+            f"a clamp to [{low:g}, {high:g}] leaves out 0, and every range of integers here has "
+            "it. Clamp to a range with 0 in it."
+        )
+        raise UnsupportedError(msg)
+    if low == 0 and high == np.inf:
+        return replace(grid, quant_min=max(grid.quant_min, grid.zero_point))
+    step = np.float32(grid.scale)
+    quant_min, quant_max = grid.quant_min, grid.quant_max
+    if np.isfinite(low):
+        quant_min = max(quant_min, int(np.rint(np.float32(low) / step)))
+    if np.isfinite(high):
+        quant_max = min(quant_max, int(np.rint(np.float32(high) / step)))
+    return replace(grid, quant_min=quant_min, quant_max=quant_max)
+
+
+def refuse(problem: str, remedy: str) -> NoReturn:
+    """Raise; who follows the network adds what was called, and where."""
+    msg = f"it {problem}. {remedy}."
+    raise UnsupportedError(msg)
+
+
+def not_quantized(expr: Expr, name: str) -> UnsupportedError:
+    """Return the error for a real tensor that integers would have to hold unrounded."""
+    msg = (
+        f"{name!r} works on {_KINDS.get(type(expr), 'a result')} that nothing has quantized, so "
+        "no integers compute it exactly. Use bitscout.quantization.Add for additions, and "
+        "AvgPool2d or AdaptiveAvgPool2d modules for averages: these quantize what they read."
+    )
+    return UnsupportedError(msg)
+
+
+_KINDS = {
+    Image: "the network's input",
+    Total: "a sum",
+    Clamped: "a clamped tensor",
+    MaxPooled: "a max pool",
+    Joined: "a concatenation",
+    Padded: "a padded tensor",
+}

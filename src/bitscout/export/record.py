@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,71 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bitscout.errors import UnsupportedError
+from bitscout.errors import BitscoutError, UnsupportedError
+from bitscout.export.recording import Call, Recording, Value
 from bitscout.quantization import QuantModule
 
-__all__ = ["Call", "Recording", "Value", "record"]
+__all__ = ["record"]
 
 _TORCH = str(Path(torch.__file__).parent)
 # What turns tensors into Python numbers: from there on the network depends on the image.
 _READS_NUMBERS = {"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"}
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the recording, by number; one changed in place is another value.
-
-    Attributes:
-        index: Its number.
-        shape: Without the batch.
-    """
-
-    index: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call.
-
-    Attributes:
-        function: Name of the function; empty for a quantized module.
-        module: The quantized module, or the innermost one that called the function.
-        path: Its path in the network.
-        line: ``file:line`` of the source that called, empty if there is none.
-        args: Positional arguments, every `Tensor` that comes from the input as a `Value`.
-        kwargs: Named ones, likewise.
-        result: What was returned, likewise.
-    """
-
-    function: str
-    module: nn.Module
-    path: str
-    line: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    result: Any
-
-    def describe(self) -> str:
-        """Return what was called, where: for messages."""
-        what = f"`{self.function}`" if self.function else type(self.module).__name__
-        where = f" in {type(self.module).__name__} {self.path!r}" if self.path else ""
-        return f"{what}{where}{f' ({self.line})' if self.line else ''}"
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A forward pass.
-
-    Attributes:
-        calls: In the order of execution.
-        input: The image.
-        output: What the network returned.
-    """
-
-    calls: tuple[Call, ...]
-    input: Value
-    output: Any
 
 
 def record(module: nn.Module, images: Tensor) -> Recording:
@@ -100,11 +43,20 @@ def record(module: nn.Module, images: Tensor) -> Recording:
     """
     recorder = _Recorder()
     result = None
-    with torch.no_grad(), _evaluating(module), _hooks(module, recorder):
+    # Tensors of inference mode do not count the writes to them.
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _evaluating(module),
+        _hooks(module, recorder),
+    ):
+        images = images.clone()
         value = recorder.new_value(images)
         try:
             with recorder:
                 result = module(images)
+        except BitscoutError:
+            raise
         except (RuntimeError, TypeError, ValueError) as error:
             msg = f"The network does not run on an input of shape {tuple(images.shape)}: {error}"
             raise UnsupportedError(msg) from error
@@ -117,7 +69,8 @@ class _Recorder(TorchFunctionMode):
         self.calls: list[Call] = []
         self.modules: list[tuple[str, nn.Module]] = []
         self.depth = 0  # > 0 inside a quantized module
-        self._values: dict[int, Value] = {}
+        # The version of a tensor counts the writes to its memory, by any of its views.
+        self._values: dict[int, tuple[Value, int]] = {}
         self._alive: list[Tensor] = []  # An id names a tensor only as long as it lives.
 
     def __torch_function__(
@@ -154,27 +107,43 @@ class _Recorder(TorchFunctionMode):
         """Return a new value for a tensor that was made or changed."""
         self._alive.append(tensor)
         value = Value(len(self._alive), tuple(tensor.shape[1:]))
-        self._values[id(tensor)] = value
+        self._values[id(tensor)] = value, tensor._version
         return value
 
     def replaced(self, structure: Any) -> Any:  # noqa: ANN401  # any arguments
         """Return `structure` with the tensors that come from the input as values."""
         if isinstance(structure, Tensor):
-            return self._values.get(id(structure), structure)
+            return self._replaced_tensor(structure)
         if isinstance(structure, Mapping):
             return {key: self.replaced(item) for key, item in structure.items()}
         if isinstance(structure, list | tuple):
             return tuple(self.replaced(item) for item in structure)
         return structure
 
+    def _replaced_tensor(self, tensor: Tensor) -> Value | Tensor:
+        if id(tensor) not in self._values:
+            return tensor
+        value, version = self._values[id(tensor)]
+        if tensor._version != version:
+            msg = (
+                f"A tensor read in {self._where()} was changed through a view of it, or by "
+                "assigning to a part of it. Use the result of the change instead."
+            )
+            raise UnsupportedError(msg)
+        return value
+
     def _refuse_numbers(self, name: str) -> None:
-        path, module = self.modules[-1]
+        what = "a decision" if name == "__bool__" else "a Python number"
         msg = (
-            f"`{name}` in {type(module).__name__} {path!r} ({_line()}) turns activations into a "
-            "Python number, so what the network computes depends on the image. Rewrite the "
-            "forward without it."
+            f"`{name.strip('_')}` in {self._where()} makes {what} of activations, so what the "
+            "network computes depends on the image. Rewrite the forward without it."
         )
         raise UnsupportedError(msg)
+
+    def _where(self) -> str:
+        path, module = self.modules[-1] if self.modules else ("", None)
+        line = _line()
+        return f"{type(module).__name__} {path!r}{f' ({line})' if line else ''}"
 
 
 def _line() -> str:
