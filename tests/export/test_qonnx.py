@@ -76,6 +76,7 @@ NETS = {
     "widths": widths_net,
     "irregular windows": irregular_net,
     "codes out": unscaled_net,
+    "a step for every class": lambda: tiny_net(one_step=False),
 }
 
 

@@ -132,3 +132,24 @@ def test_every_key_is_documented():
 
 def test_dump_is_plain_yaml():
     assert yaml.safe_load(dump_config(RunConfig()))["schema_version"] == 1
+
+
+def test_the_hls4ml_profile_chooses_the_quantizers():
+    from bitscout.pipeline.components import build_quantization
+
+    quantization = build_quantization(RunConfig(quantization={"profile": "hls4ml"}))
+    assert type(quantization.weight_observer).__name__ == "PowerOfTwoPerTensorObserver"
+    assert quantization.exact_steps
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"weight_observer": "mse"}, "one power of two for each layer's weights"),
+        ({"learn_weight_steps": True}, "learned ones are not"),
+        ({"learn_act_steps": True}, "learned ones are not"),
+    ],
+)
+def test_the_hls4ml_profile_refuses_what_contradicts_it(keys, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(quantization={"profile": "hls4ml", **keys})

@@ -16,6 +16,7 @@ from bitscout.quantization import (
     MseObserver,
     PercentileObserver,
     PowerOfTwoObserver,
+    PowerOfTwoPerTensorObserver,
     integer_range,
 )
 
@@ -24,6 +25,7 @@ WEIGHT_OBSERVERS = [
     MseObserver(),
     LayerOutputObserver(),
     PowerOfTwoObserver(),
+    PowerOfTwoPerTensorObserver(),
     ByWidthObserver(MseObserver(), MaxAbsObserver()),
 ]
 ACT_OBSERVERS = [
@@ -59,7 +61,10 @@ def test_weight_steps_are_positive_for_ordinary_zero_and_single_valued_rows(obse
     assert scales.isfinite().all()
 
 
-@pytest.mark.parametrize("observer", WEIGHT_OBSERVERS, ids=lambda o: type(o).__name__)
+PER_CHANNEL = [observer for observer in WEIGHT_OBSERVERS if not observer.is_per_tensor]
+
+
+@pytest.mark.parametrize("observer", PER_CHANNEL, ids=lambda o: type(o).__name__)
 def test_rows_do_not_influence_each_other(observer):
     weight = randn(5, 27)
     together = observer.scales(weight, 3, moments_of(weight))
@@ -227,3 +232,25 @@ def test_steps_are_equivariant_to_the_sign_and_size_of_a_channel(observer):
     factor = torch.tensor([-4.0, 0.5, -1.0, 2.0, -0.25, 8.0])
     scaled = observer.scales(weight * factor[:, None], 7)
     torch.testing.assert_close(scaled, observer.scales(weight, 7) * factor.abs(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bit_width", range(2, 9))
+def test_the_per_tensor_power_of_two_is_the_best_of_all_powers_of_two(bit_width):
+    _, quant_max = integer_range(bit_width)
+    weight = randn(6, 40, seed=bit_width) * 10.0 ** (bit_width - 5)
+
+    def error(step):
+        return (
+            ((weight / step).round().clamp(-quant_max, quant_max) * step - weight).square().sum()
+        )
+
+    scales = PowerOfTwoPerTensorObserver().scales(weight, quant_max)
+    assert scales.unique().numel() == 1
+    powers = [torch.tensor(2.0**exponent) for exponent in range(-40, 12)]
+    best = min(powers, key=error)
+    assert scales[0] == best
+
+
+def test_a_power_of_two_that_clips_nothing_is_kept():
+    weight = torch.tensor([[1.75, -0.25], [0.5, 0.0]])
+    assert PowerOfTwoPerTensorObserver().scales(weight, 7).tolist() == [0.25, 0.25]

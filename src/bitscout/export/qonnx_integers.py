@@ -33,6 +33,7 @@ from bitscout.export.graph import (
     Op,
     Relu,
     Rescale,
+    Shape,
     SumPool,
 )
 from bitscout.export.hls4ml_profile import is_power_of_two
@@ -46,7 +47,7 @@ from bitscout.export.qonnx_nodes import (
 )
 from bitscout.export.qonnx_windows import max_windows, sum_windows
 
-__all__ = ["IntegerEmitter"]
+__all__ = ["IntegerEmitter", "per_channel"]
 
 EXACT_FLOAT32 = 2**24
 INT32_MAX = 2**31 - 1
@@ -69,7 +70,7 @@ class IntegerEmitter:
             self._tensors[op.name] = self._add(op)
         output = graph[graph.output]
         integers = self._nodes.double(self._tensors[output.name])
-        scale = self._nodes.number(float(output.grid.scale), integers)
+        scale = self._nodes.constant(per_channel(output.grid.scale, output.shape), "output_step")
         real = replace(integers, name="output_double")
         self._nodes.single(self._nodes.add("Mul", [integers.name, scale], real), name=OUTPUT)
 
@@ -130,8 +131,8 @@ class IntegerEmitter:
         else:
             # No Quant node: its result would be float32.
             x = self._nodes.double(x)
-            per_channel = op.bias.astype(np.float64).reshape(-1, *[1] * (len(op.shape) - 1))
-            bias = self._nodes.stored(per_channel, f"{op.name}.bias")
+            values = per_channel(op.bias.astype(np.float64), op.shape)
+            bias = self._nodes.stored(values, f"{op.name}.bias")
         return self._nodes.add("Add", [x.name, bias], replace(x, name=f"{op.name}_biased"))
 
     def _parameter(self, codes: np.ndarray, bit_width: int, name: str) -> str:
@@ -167,8 +168,8 @@ class IntegerEmitter:
     def _times(self, x: Tensor, factor: FloatArray, name: str) -> Tensor:
         if (factor == 1).all():
             return x
-        per_channel = factor.reshape(-1, *[1] * (len(x.shape) - 1)) if factor.size > 1 else factor
-        constant = self._nodes.constant(per_channel.astype(_dtype(x)), f"{name}.factor")
+        values = per_channel(factor, x.shape).astype(_dtype(x))
+        constant = self._nodes.constant(values, f"{name}.factor")
         bound = x.bound * float(factor.max())
         result = replace(x, name=f"{name}_scaled", bound=bound)
         return self._nodes.add("Mul", [x.name, constant], result)
@@ -214,6 +215,11 @@ class IntegerEmitter:
         bound = max(part.bound for part in parts)
         whole = replace(parts[0], name=op.name, shape=op.shape, bound=bound)
         return self._nodes.add("Concat", [part.name for part in parts], whole, axis=1)
+
+
+def per_channel(values: FloatArray, shape: Shape) -> FloatArray:
+    """Return values of the channels such that they broadcast to a tensor of `shape`."""
+    return values.reshape(-1, *[1] * (len(shape) - 1)) if values.size > 1 else values
 
 
 def _is_exact_in_float32(operands: list[Tensor], op: Rescale) -> bool:

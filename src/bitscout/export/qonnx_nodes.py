@@ -194,9 +194,9 @@ class QonnxNodes:
 
     def model(self, image_shape: Shape, output_shape: Shape) -> ModelProto:
         """Return the model from the tensor `INPUT` to `OUTPUT`."""
-        from onnx import TensorProto, checker, helper
-
         from importlib.metadata import version
+
+        from onnx import TensorProto, checker, helper
 
         shapes = (INPUT, image_shape), (OUTPUT, output_shape)
         ends = [

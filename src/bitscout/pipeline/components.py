@@ -26,6 +26,7 @@ from bitscout.quantization import (
     MseObserver,
     PercentileObserver,
     PowerOfTwoObserver,
+    PowerOfTwoPerTensorObserver,
     QuantConfig,
     WeightObserver,
 )
@@ -58,6 +59,7 @@ WEIGHT_OBSERVERS: Mapping[str, Callable[[], WeightObserver]] = {
     "mse": MseObserver,
     "layer-output": LayerOutputObserver,
     "power-of-two": PowerOfTwoObserver,
+    "power-of-two-per-tensor": PowerOfTwoPerTensorObserver,
 }
 ACT_OBSERVERS: Mapping[str, Callable[[], ActivationObserver]] = {
     "min-max": MinMaxObserver,
@@ -214,6 +216,9 @@ def build_quantization(config: RunConfig) -> QuantConfig:
         chosen = replace(chosen, act_observer=ACT_OBSERVERS[section.act_observer]())
     if section.weight_observer != "auto":
         chosen = replace(chosen, weight_observer=WEIGHT_OBSERVERS[section.weight_observer]())
+    if section.profile == "hls4ml":
+        observer = PowerOfTwoPerTensorObserver()
+        chosen = replace(chosen, weight_observer=observer, exact_steps=True)
     if section.learn_weight_steps is not None:
         chosen = replace(chosen, learn_weight_steps=section.learn_weight_steps)
     if section.learn_act_steps is not None:

@@ -241,7 +241,7 @@ class CertificateConfig(_Section):
         "qonnx",
         "c",
         "cortex-m",
-    )
+    ]
 
 
 class QuantizationConfig(_Section):
@@ -249,21 +249,45 @@ class QuantizationConfig(_Section):
 
     Attributes:
         weight_observer: Rule for the weights' steps: ``auto`` (the measured choice for each
-            bit-width), ``max-abs``, ``mse``, ``layer-output`` or ``power-of-two``.
+            bit-width), ``max-abs``, ``mse``, ``layer-output``, ``power-of-two``, or
+            ``power-of-two-per-tensor``, one step for each layer.
         act_observer: Rule for the activations' steps: ``auto`` (likewise), ``min-max``,
             ``percentile`` or ``mse``.
         bias_correction: Match the mean output of every layer on the calibration images.
         learn_weight_steps: Learn the weights' steps during fine-tuning (LSQ).
         learn_act_steps: Learn the activations' steps during fine-tuning (LSQ).
         calibration_images: Training images shown to the observers.
+        profile: ``hls4ml`` makes networks that ``bitscout export --profile hls4ml`` can write:
+            all steps powers of two, and one for each layer's weights.
     """
 
-    weight_observer: Literal["auto", "max-abs", "mse", "layer-output", "power-of-two"] = "auto"
+    weight_observer: Literal[
+        "auto", "max-abs", "mse", "layer-output", "power-of-two", "power-of-two-per-tensor"
+    ] = "auto"
     act_observer: Literal["auto", "min-max", "percentile", "mse"] = "auto"
     bias_correction: bool = True
     learn_weight_steps: bool | None = None
     learn_act_steps: bool | None = None
     calibration_images: PositiveInt = 512
+    profile: Literal["hls4ml"] | None = None
+
+    @model_validator(mode="after")
+    def _profile_fits(self) -> QuantizationConfig:
+        if self.profile is None:
+            return self
+        if self.weight_observer not in ("auto", "power-of-two-per-tensor"):
+            msg = (
+                f"profile {self.profile!r} needs one power of two for each layer's weights, "
+                f"but weight_observer is {self.weight_observer!r}: leave it out"
+            )
+            raise ValueError(msg)
+        if self.learn_weight_steps or self.learn_act_steps:
+            msg = (
+                f"profile {self.profile!r} needs steps that are powers of two, and learned ones "
+                f"are not: leave learn_weight_steps and learn_act_steps out"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class ExecutorConfig(_Section):

@@ -33,6 +33,7 @@ from bitscout.quantization.observers import (
     WeightObserver,
 )
 from bitscout.quantization.packing import pack_bits, packed_size, unpack_bits
+from bitscout.quantization.per_tensor import PowerOfTwoPerTensorObserver
 from bitscout.quantization.prepare import (
     layer_names,
     parameter_groups,
@@ -54,6 +55,7 @@ __all__ = [
     "MseObserver",
     "PercentileObserver",
     "PowerOfTwoObserver",
+    "PowerOfTwoPerTensorObserver",
     "QuantAdd",
     "QuantAvgPool",
     "QuantConfig",

@@ -49,9 +49,15 @@ _Error = Callable[[Tensor], Tensor]
 
 
 class WeightObserver(ABC):
-    """Chooses one step per output channel."""
+    """Chooses one step per output channel.
+
+    Attributes:
+        needs_inputs: Whether `scales` reads the moments of the layer's input.
+        is_per_tensor: Whether all channels have the same step, a power of two.
+    """
 
     needs_inputs: ClassVar[bool] = False
+    is_per_tensor: ClassVar[bool] = False
 
     @abstractmethod
     def scales(self, weight: Tensor, quant_max: int, moments: Tensor | None = None) -> Tensor:

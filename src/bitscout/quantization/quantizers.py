@@ -98,6 +98,8 @@ class WeightQuantizer(nn.Module):
     def raise_to(self, least: Tensor) -> bool:
         """Raise steps below `least`, shape ``(n_channels,)``, to it; return whether any was."""
         is_raised = bool((self.scale < least).any())
+        if is_raised and self.observer.is_per_tensor:
+            least = steps_at_least(least.max().expand_as(least), 0)
         if is_raised and self.mantissa_bits is not None:
             least = steps_at_least(least, self.mantissa_bits)
         self.scale.copy_(torch.maximum(self.scale, least))

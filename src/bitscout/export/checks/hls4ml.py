@@ -58,7 +58,7 @@ def check_hls4ml_compiled(
         outputs = _predict(model, images, inputs.scratch / f"hls4ml_{io_type}", io_type)
     expected = inputs.outputs[: len(images)]
     integers = output_integers(graph, outputs.reshape(expected.shape))
-    return [compare_integers(TARGET, io_type, expected, integers)]
+    return [compare_integers(TARGET, io_type, expected, integers, scores=graph.scores)]
 
 
 def _predict(model: Any, images: FloatArray, folder: Path, io_type: str) -> FloatArray:  # noqa: ANN401

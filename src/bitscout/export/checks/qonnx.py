@@ -16,6 +16,7 @@ import numpy as np
 from bitscout.errors import ExportError
 from bitscout.export.checks.result import CheckInputs, TargetResult, compare_integers, not_run
 from bitscout.export.graph import FloatArray, IntArray, IntegerGraph
+from bitscout.export.qonnx_integers import per_channel
 from bitscout.export.qonnx_nodes import CHANNELS_LAST_DOMAIN, INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def check_qonnx(
         counted = None if is_channels_last else _weight_bits(model)
     setting = "executor, hls4ml profile" if is_channels_last else "executor"
     details = {} if counted is None else {"weight_bits": counted}
-    result = compare_integers(TARGET, setting, inputs.outputs[: len(images)], integers, details)
+    expected = inputs.outputs[: len(images)]
+    result = compare_integers(TARGET, setting, expected, integers, details, scores=graph.scores)
     if counted is not None and counted != graph.weight_bits:
         reason = f"QONNX counts {counted} bits of weights, the network has {graph.weight_bits}"
         both = "; ".join(part for part in (result.reason, reason) if part)
@@ -86,8 +88,9 @@ def load_model(path: Path) -> ModelProto:
 
 def output_integers(graph: IntegerGraph, outputs: FloatArray) -> IntArray:
     """Return the integers of real outputs, which float32 holds up to 2**22."""
-    grid = graph[graph.output].grid
-    integers: IntArray = np.rint(outputs / float(grid.scale)).astype(np.int64) + grid.zero_point
+    op = graph[graph.output]
+    steps = per_channel(op.grid.scale, op.shape)
+    integers: IntArray = np.rint(outputs / steps).astype(np.int64) + op.grid.zero_point
     return integers
 
 
