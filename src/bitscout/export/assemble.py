@@ -113,8 +113,8 @@ class Assembler:
                 return self.add(Flatten(self.free_name(name), (source,), expr.shape, used))
             case Padded():
                 msg = (
-                    f"{name}: zeros are padded to what is no convolution's input. Give the "
-                    "padding to the layer itself."
+                    "it reads zeros padded around a tensor (ZeroPad2d or `pad`), which only a "
+                    "convolution can take over. Use the padding of the pool or layer itself."
                 )
                 raise UnsupportedError(msg)
 
@@ -137,8 +137,8 @@ class Assembler:
         terms = total.terms
         if len(terms) > 1 and any(term.divisor.ndim for term in terms):
             msg = (
-                f"{name!r} adds an average whose windows differ in size. Use an Add module, "
-                "which quantizes what it adds."
+                "it reads a sum with an average in it whose windows differ in size. Use "
+                "bitscout.quantization.Add for the sum, which quantizes what it adds."
             )
             raise UnsupportedError(msg)
         # One division for all operands, so that exact factors stay exact.
@@ -178,7 +178,7 @@ class Assembler:
             case MaxPooled():
                 term = self._single_term(expr.source, name)
                 if term.divisor.ndim:
-                    raise not_quantized(expr, name)
+                    raise not_quantized(expr)
                 tensor = self._max_pool(term.tensor, expr, f"{name}.max")
                 return Total(expr.shape, (replace(term, tensor=tensor),))
             case Clamped() if expr.low == 0 and expr.high == np.inf:
@@ -191,12 +191,12 @@ class Assembler:
             case Joined():
                 return self._joined(expr, name)
             case _:
-                raise not_quantized(expr, name)
+                raise not_quantized(expr)
 
     def _single_term(self, expr: Expr, name: str) -> Term:
         total = self.total(expr, name)
         if len(total.terms) > 1:
-            raise not_quantized(expr, name)
+            raise not_quantized(expr)
         return total.terms[0]
 
     def _flat_term(self, term: Term, expr: Flat, name: str) -> Term:
@@ -219,7 +219,7 @@ class Assembler:
         terms = [self._single_term(part, name) for part in expr.parts]
         sources = [self[term.tensor] for term in terms]
         if any(term.divisor.ndim for term in terms) or not all(s.grid.is_sums for s in sources):
-            raise not_quantized(expr, name)
+            raise not_quantized(expr)
         scale = np.concatenate(
             [
                 np.broadcast_to(term.scale / term.divisor, source.shape[:1])

@@ -145,11 +145,11 @@ def refuse(problem: str, remedy: str) -> NoReturn:
     raise UnsupportedError(msg)
 
 
-def not_quantized(expr: Expr, name: str) -> UnsupportedError:
+def not_quantized(expr: Expr) -> UnsupportedError:
     """Return the error for a real tensor that integers would have to hold unrounded."""
     msg = (
-        f"{name!r} works on {_KINDS.get(type(expr), 'a result')} that nothing has quantized, so "
-        "no integers compute it exactly. Use bitscout.quantization.Add for additions, and "
+        f"it reads {_KINDS.get(type(expr), 'a result')} that nothing has quantized, so no "
+        "integers compute it exactly. Use bitscout.quantization.Add for additions, and "
         "AvgPool2d or AdaptiveAvgPool2d modules for averages: these quantize what they read."
     )
     return UnsupportedError(msg)
@@ -158,7 +158,7 @@ def not_quantized(expr: Expr, name: str) -> UnsupportedError:
 _KINDS = {
     Image: "the network's input",
     Total: "a sum",
-    Clamped: "a clamped tensor",
+    Clamped: "a rectified or clamped tensor",
     MaxPooled: "a max pool",
     Joined: "a concatenation",
     Padded: "a padded tensor",

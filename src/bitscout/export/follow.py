@@ -73,7 +73,11 @@ class Follower:
                 "input. Wrap it in a module that returns the one to export."
             )
             raise UnsupportedError(msg)
-        return finish(self._graph, self._exprs[output.index])
+        try:
+            return finish(self._graph, self._exprs[output.index])
+        except UnsupportedError as error:
+            msg = f"Cannot lower the output of the network: {error}"
+            raise UnsupportedError(msg) from error
 
     def _lower(self, call: Call) -> Expr:
         if not isinstance(call.result, Value):

@@ -29,7 +29,8 @@ class Lowered:
 
     Attributes:
         graph: The graph.
-        reads: The tensors that every quantized module reads, by the module's path.
+        reads: The tensors that every quantized module reads on which the output depends, by the
+            module's path.
     """
 
     graph: IntegerGraph
@@ -64,7 +65,14 @@ def lower_with_reads(module: nn.Module, example_input: Tensor) -> Lowered:
     follower = Follower(record(module, images))
     graph = follower.run()
     check_no_overflow(graph)
-    return Lowered(graph, follower.reads)
+    # What the output does not depend on is not in the graph.
+    names = {op.name for op in graph}
+    reads = {
+        path: tensors
+        for path, tensors in follower.reads.items()
+        if all(read.tensor in names for read in tensors)
+    }
+    return Lowered(graph, reads)
 
 
 def _check_quantized(module: nn.Module) -> None:

@@ -8,9 +8,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from bitscout.errors import UnsupportedError
 from bitscout.export.assemble import Assembler
 from bitscout.export.bounds import magnitudes
-from bitscout.export.expressions import Clamped, Expr, Total, clamped_grid, not_quantized
+from bitscout.export.exactness import lowest_bits
+from bitscout.export.expressions import Clamped, Expr, Total, clamped_grid
 from bitscout.export.graph import Grid, IntegerGraph
 
 __all__ = ["finish"]
@@ -46,7 +48,11 @@ def finish(graph: Assembler, expr: Expr) -> IntegerGraph:
     if len(total.terms) == 1 and bounds == _EVERYTHING and _is_own(scale, graph, tensor):
         return graph.ending_in(tensor)
     if scale.ndim and bounds not in (_EVERYTHING, (0, np.inf)):
-        raise not_quantized(expr, "output")
+        msg = (
+            f"it is clamped to [{bounds[0]:g}, {bounds[1]:g}], and its integers have a step for "
+            "every channel. End the network in the layer itself, or in a ReLU."
+        )
+        raise UnsupportedError(msg)
     grid = clamped_grid(Grid.sums(scale), *bounds)
     return graph.ending_in(graph.rescale(total, grid, "output"))
 
@@ -81,10 +87,7 @@ def _common_unit(scales: FloatArray) -> FloatArray:
     first: FloatArray = scales[0]
     if (scales == first).all():
         return first
-    mantissa, exponent = np.frexp(scales)
-    digits = np.ldexp(mantissa, 53).astype(np.int64)
-    lowest = np.log2((digits & -digits).astype(np.float64)) - 53 + exponent
-    unit: FloatArray = np.exp2(lowest.min(axis=0))
+    unit: FloatArray = lowest_bits(scales).min(axis=0)
     return unit
 
 

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from bitscout.errors import BitscoutError, UnsupportedError
 from bitscout.export.recording import Call, Recording, Value
 from bitscout.quantization import QuantModule
+from bitscout.quantization.flow import evaluating
 
 __all__ = ["record"]
 
@@ -47,7 +48,7 @@ def record(module: nn.Module, images: Tensor) -> Recording:
     with (
         torch.inference_mode(False),
         torch.no_grad(),
-        _evaluating(module),
+        evaluating(module),
         _hooks(module, recorder),
     ):
         images = images.clone()
@@ -84,7 +85,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.depth:
             return func(*args, **kwargs)
-        name = getattr(func, "__name__", str(func))
+        name = _name(func)
         read = self.replaced(args), self.replaced(kwargs)
         is_known = any(True for _ in _find(read, Value))
         if is_known and name in _READS_NUMBERS:
@@ -126,8 +127,8 @@ class _Recorder(TorchFunctionMode):
         value, version = self._values[id(tensor)]
         if tensor._version != version:
             msg = (
-                f"A tensor read in {self._where()} was changed through a view of it, or by "
-                "assigning to a part of it. Use the result of the change instead."
+                f"Cannot lower what {self._where()} does: a tensor it reads was changed through "
+                "a view of it, or by assigning to a part of it. Use the result of the change."
             )
             raise UnsupportedError(msg)
         return value
@@ -135,15 +136,23 @@ class _Recorder(TorchFunctionMode):
     def _refuse_numbers(self, name: str) -> None:
         what = "a decision" if name == "__bool__" else "a Python number"
         msg = (
-            f"`{name.strip('_')}` in {self._where()} makes {what} of activations, so what the "
-            "network computes depends on the image. Rewrite the forward without it."
+            f"Cannot lower `{name.strip('_')}` in {self._where()}: it makes {what} of "
+            "activations, so what the network computes depends on the image. Rewrite the "
+            "forward without it."
         )
         raise UnsupportedError(msg)
 
     def _where(self) -> str:
         path, module = self.modules[-1] if self.modules else ("", None)
         line = _line()
-        return f"{type(module).__name__} {path!r}{f' ({line})' if line else ''}"
+        named = f" {path!r}" if path else ""
+        return f"{type(module).__name__}{named}{f' ({line})' if line else ''}"
+
+
+def _name(func: Callable[..., Any]) -> str:
+    name: str = getattr(func, "__name__", str(func))
+    # Reading an attribute, ``x.mT``.
+    return f".{func.__self__.__name__}" if name == "__get__" else name  # type: ignore[attr-defined]
 
 
 def _line() -> str:
@@ -155,17 +164,6 @@ def _line() -> str:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    was_training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in was_training.items():
-            part.training = training
 
 
 @contextmanager
