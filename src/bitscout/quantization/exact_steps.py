@@ -32,6 +32,8 @@ import math
 import torch
 from torch import Tensor
 
+from bitscout.quantization.observers import weight_error
+
 __all__ = [
     "largest_bias_code",
     "mantissa_bits",
@@ -82,23 +84,25 @@ def largest_bias_code(fan_in: int, weight_max: int, act_max: int) -> int:
     return max(total - sums, total // (MIN_BIAS_SHARE + 1))
 
 
-def snap_weight_steps(rows: Tensor, scales: Tensor, quant_max: int, n_bits: int) -> Tensor:
+def snap_weight_steps(
+    rows: Tensor, scales: Tensor, quant_max: int, n_bits: int, moments: Tensor | None = None
+) -> Tensor:
     """Return steps of `n_bits` next to `scales`: for every row the one with the smaller error.
+
+    The error is that of the layer's output where the moments of its input are known. That of the
+    weights alone would move the steps of all channels, and layer after layer the size of all
+    outputs, the same way: 2 bits then lost 20 points (docs/adr/0009-exact-steps.md).
 
     Args:
         rows: Weights by output channel, shape ``(C, K)``.
         scales: Positive steps, shape ``(C,)``.
         quant_max: Largest code.
         n_bits: Bits behind the leading one.
+        moments: Of the layer's input, as for `WeightObserver.scales`.
     """
     upper = steps_at_least(scales, n_bits)
     lower = _steps_at_most(scales, n_bits)
-    errors = [
-        (rows - (rows / s[:, None]).round().clamp(-quant_max, quant_max) * s[:, None])
-        .square()
-        .sum(dim=1)
-        for s in (lower, upper)
-    ]
+    errors = [weight_error(rows, s, quant_max, moments) for s in (lower, upper)]
     return torch.where(errors[0] < errors[1], lower, upper)
 
 

@@ -36,6 +36,8 @@ __all__ = [
     "PercentileObserver",
     "PowerOfTwoObserver",
     "WeightObserver",
+    "positive_scale",
+    "weight_error",
 ]
 
 N_CLIP_FRACTIONS = 100  # Specification 5.5.
@@ -97,7 +99,7 @@ class MseObserver(WeightObserver):
         del moments
 
         def error(scale: Tensor) -> Tensor:
-            return _rounding_error(weight, scale, quant_max).square().sum(dim=1)
+            return weight_error(weight, scale, quant_max)
 
         return _search(weight.abs().amax(dim=1) / quant_max, quant_max, error)
 
@@ -121,12 +123,9 @@ class LayerOutputObserver(WeightObserver):
         if moments is None:
             msg = "LayerOutputObserver needs the moments of the layer's input, got None."
             raise ConfigError(msg)
-        groups = moments.shape[0]
 
         def error(scale: Tensor) -> Tensor:
-            rows = _rounding_error(weight, scale, quant_max)
-            rows = rows.reshape(groups, -1, rows.shape[1])
-            return ((rows @ moments) * rows).sum(dim=2).flatten()
+            return weight_error(weight, scale, quant_max, moments)
 
         return _search(weight.abs().amax(dim=1) / quant_max, quant_max, error)
 
@@ -287,9 +286,16 @@ def _check_threshold(threshold: int) -> None:
         raise ConfigError(msg)
 
 
-def _rounding_error(weight: Tensor, scale: Tensor, quant_max: int) -> Tensor:
+def weight_error(
+    weight: Tensor, scale: Tensor, quant_max: int, moments: Tensor | None = None
+) -> Tensor:
+    """Return the squared error per row: with `moments` of the layer's output, else of the row."""
     step = scale[:, None]
-    return (weight / step).round_().clamp_(-quant_max, quant_max).mul_(step).sub_(weight)
+    rows = (weight / step).round_().clamp_(-quant_max, quant_max).mul_(step).sub_(weight)
+    if moments is None:
+        return rows.square().sum(dim=1)
+    rows = rows.reshape(moments.shape[0], -1, rows.shape[1])
+    return ((rows @ moments) * rows).sum(dim=2).flatten()
 
 
 def positive_scale(scale: Tensor, quant_max: int) -> Tensor:
