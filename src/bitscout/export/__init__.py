@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bitscout.export.certificate import Certificate, FileSize
-    from bitscout.export.certify import ImageSource, certify
+    from bitscout.export.certification import ImageSource, certify
     from bitscout.export.checks.result import TargetResult
     from bitscout.export.formats import Exported, export_graph
     from bitscout.export.graph import IntegerGraph
@@ -41,11 +41,11 @@ _HOMES = {
     "Certificate": "certificate",
     "Exported": "formats",
     "FileSize": "certificate",
-    "ImageSource": "certify",
+    "ImageSource": "certification",
     "IntegerGraph": "graph",
     "Reference": "reference",
     "TargetResult": "checks.result",
-    "certify": "certify",
+    "certify": "certification",
     "export_graph": "formats",
     "load_packed": "packed",
     "lower": "lower",

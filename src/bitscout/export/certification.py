@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from bitscout.export.agreement import Lowered, lower_with_reads
 from bitscout.export.certificate import Certificate, FileSize
 from bitscout.export.checks.cortex_m import check_cortex_m
 from bitscout.export.checks.fake_quant import check_fake_quant
@@ -23,6 +22,7 @@ from bitscout.export.checks.ort import check_onnxruntime
 from bitscout.export.checks.qonnx import check_qonnx
 from bitscout.export.checks.result import CheckInputs, TargetResult, compare_integers
 from bitscout.export.graph import IntegerGraph
+from bitscout.export.lower import Lowered, lower_with_reads
 from bitscout.export.onnx_qdq import onnx_payload, write_onnx
 from bitscout.export.packed import load_packed, save_packed
 from bitscout.export.qonnx import write_qonnx

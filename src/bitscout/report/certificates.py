@@ -133,30 +133,29 @@ def target_rows(certificate: Certificate) -> list[TargetRow]:
 def certificate_table(certificate: Certificate) -> RenderableType:
     """Return the certificate for the terminal."""
     table = Table(
-        title=f"Certificate of network {certificate.candidate}, against the integer reference",
+        title=f"Certificate of network {certificate.candidate}",
         title_justify="left",
         title_style="bold",
+        caption="differ: outputs unlike the integer reference's; steps: largest difference;\n"
+        "class %: images given the same class",
+        caption_justify="left",
         box=None,
         pad_edge=False,
     )
     table.add_column("target", overflow="fold")
     table.add_column("state", no_wrap=True)
-    for name in ("outputs", "differ", "steps", "same class %"):
+    for name in ("outputs", "differ", "steps", "class %"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("remark", overflow="fold")
-    for row in target_rows(certificate):
-        table.add_row(
-            row.target,
-            Text(row.state, style=STATE_STYLES[row.state]),
-            row.outputs,
-            row.mismatches,
-            row.max_lsb,
-            row.argmax,
-            row.remark,
-        )
-    style = "bold green" if certificate.passed else "bold red"
+    rows = target_rows(certificate)
+    for row in rows:
+        state = Text(row.state, style=STATE_STYLES[row.state])
+        cells = (row.outputs, row.mismatches, row.max_lsb, row.argmax)
+        table.add_row(row.target, state, *cells)
+    remarks = [Text(f"{row.target}: {row.remark}.") for row in rows if row.remark]
     lines = [Text(line) for line in size_sentences(certificate)]
-    return Group(table, "", *lines, Text(certificate_summary(certificate), style=style))
+    style = "bold green" if certificate.passed else "bold red"
+    summary = Text(certificate_summary(certificate), style=style)
+    return Group(table, "", *remarks, *lines, summary)
 
 
 def exported_lines(name: str, exported: Exported) -> list[str]:

@@ -68,7 +68,7 @@ class NetworkRow:
         folder: Where its files are, relative to the run directory; empty without files.
         files: Names of its files in `folder`.
         is_best: Whether it is the run's answer.
-        certificate: ``passed`` or ``FAILED`` with the number of targets that ran.
+        certificate: Targets that passed of those that ran, ``9/9``, or ``FAILED``.
     """
 
     label: str
@@ -180,7 +180,7 @@ def _certificate(certificate: Certificate | None) -> str:
     if certificate is None:
         return ABSENT
     ran = len(certificate.targets) - certificate.n_not_run
-    return f"passed {ran}" if certificate.passed else f"FAILED {ran - certificate.n_passed}/{ran}"
+    return f"{certificate.n_passed}/{ran}" if certificate.passed else "FAILED"
 
 
 def _with_error(accuracy: float | None, n_images: int) -> str:

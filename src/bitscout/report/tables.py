@@ -23,7 +23,7 @@ def networks_table(result: RunResult) -> Table:
     table.add_column("val. %", justify="right", no_wrap=True)
     table.add_column("float %", justify="right", no_wrap=True)
     _add_common_columns(table)
-    table.add_column("certificate", no_wrap=True)
+    table.add_column("verified", no_wrap=True)
     for rows in (result.final, result.baselines):
         for row in (network_row(record, result) for record in rows):
             cells = (row.size, row.test, row.validation, row.floating, row.bits, row.macs)
