@@ -90,14 +90,14 @@ def certificate_words(certificate: Certificate) -> str:
 
 
 def certificate_summary(certificate: Certificate) -> str:
-    """Return the verdict of a certificate in one sentence."""
+    """Return the verdict of a certificate: what goes behind its subject."""
     count = len(certificate.targets) - certificate.n_not_run
     if certificate.passed:
-        return f"Certificate: passed on all {count} targets that could run here."
+        return f"passed on all {count} targets that could run here."
     n_failed = len(certificate.failures)
     if n_failed:
-        return f"Certificate: FAILED on {n_failed} of {count} targets."
-    return "Certificate: FAILED, the packed file does not hold the predicted bits."
+        return f"FAILED on {n_failed} of {count} targets."
+    return "FAILED, the packed file does not hold the predicted bits."
 
 
 def size_sentences(certificate: Certificate) -> list[str]:
@@ -154,7 +154,7 @@ def certificate_table(certificate: Certificate) -> RenderableType:
     remarks = [Text(f"{row.target}: {row.remark}.") for row in rows if row.remark]
     lines = [Text(line) for line in size_sentences(certificate)]
     style = "bold green" if certificate.passed else "bold red"
-    summary = Text(certificate_summary(certificate), style=style)
+    summary = Text(f"Certificate {certificate_summary(certificate)}", style=style)
     return Group(table, "", *remarks, *lines, summary)
 
 
