@@ -248,3 +248,10 @@ def test_without_qonnx_the_check_says_what_to_install(monkeypatch, tmp_path):
     (result,) = check_qonnx(graph, tmp_path / "network.onnx", inputs)
     assert result.state == "not run"
     assert "pip install 'bitscout[deploy]'" in result.reason
+
+
+def test_where_float32_is_exact_nothing_is_cast(tmp_path):
+    for power_of_two, is_cast in ((True, False), (False, True)):
+        write_qonnx(tiny_net(power_of_two=power_of_two)[1], tmp_path / "network.onnx")
+        kinds = {node.op_type for node in onnx.load(tmp_path / "network.onnx").graph.node}
+        assert ("Cast" in kinds) == is_cast

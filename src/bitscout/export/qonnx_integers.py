@@ -69,10 +69,16 @@ class IntegerEmitter:
         for op in graph:
             self._tensors[op.name] = self._add(op)
         output = graph[graph.output]
-        integers = self._nodes.double(self._tensors[output.name])
-        scale = self._nodes.constant(per_channel(output.grid.scale, output.shape), "output_step")
+        integers, scale = self._tensors[output.name], per_channel(output.grid.scale, output.shape)
+        is_single = not integers.is_double and bool((scale.astype(np.float32) == scale).all())
+        if is_single:
+            step = self._nodes.constant(scale.astype(np.float32), "output_step")
+            self._nodes.add("Mul", [integers.name, step], replace(integers, name=OUTPUT))
+            return
+        integers = self._nodes.double(integers)
+        step = self._nodes.constant(scale, "output_step")
         real = replace(integers, name="output_double")
-        self._nodes.single(self._nodes.add("Mul", [integers.name, scale], real), name=OUTPUT)
+        self._nodes.single(self._nodes.add("Mul", [integers.name, step], real), name=OUTPUT)
 
     def _add(self, op: Op) -> Tensor:
         match op:
