@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from tests.export.graphs import relu_net, residual_net, tiny_net
-from tests.export.test_c import additions, image_of_sums, many_readers
+from tests.export.special_graphs import additions, dilated, image_of_sums, many_readers
 
 from bitscout.errors import UnsupportedError
 from bitscout.export.c import CortexMMemory, write_c
@@ -107,7 +107,7 @@ def test_the_cortex_m_image_passes_and_is_measured(tmp_path):
 
 
 @needs_cortex_m
-@pytest.mark.parametrize("make", [relu_net, additions, image_of_sums, many_readers])
+@pytest.mark.parametrize("make", [relu_net, additions, dilated, image_of_sums, many_readers])
 def test_the_instructions_for_two_products_compute_the_same(tmp_path, make):
     builder, graph = make()
     (result,) = check_cortex_m(graph, inputs_for(builder, graph, tmp_path), n_images=4)
@@ -125,16 +125,23 @@ def test_a_wrong_output_on_the_cortex_m_is_a_failure(tmp_path):
 
 @needs_cortex_m
 @pytest.mark.parametrize(
-    ("memory", "region"),
-    [(CortexMMemory(flash_bytes=4096), "4096 of FLASH"), (CortexMMemory(ram_bytes=4096), "RAM")],
+    ("memory", "reason"),
+    [
+        # By its constants or its tensors alone, or only with code, test vectors and start-up.
+        (CortexMMemory(flash_bytes=2048), r"at least \d+ bytes in 2048 of FLASH"),
+        (CortexMMemory(ram_bytes=8192), "at least 11296 bytes in 8192 of RAM"),
+        (CortexMMemory(flash_bytes=8192), r"\d+ bytes in 8192 of FLASH"),
+        (CortexMMemory(ram_bytes=5184, stack_bytes=2048), r"\d+ bytes in 5184 of RAM"),
+    ],
 )
-def test_a_network_that_does_not_fit_the_board_is_a_failure(tmp_path, memory, region):
+def test_a_network_that_does_not_fit_the_board_is_a_failure(tmp_path, memory, reason):
     builder, graph = tiny_net()
     inputs = inputs_for(builder, graph, tmp_path)
     (result,) = check_cortex_m(graph, inputs, memory=memory)
     assert result.state == "failed"
-    assert re.match(r"does not fit the board: \d+ bytes in", result.reason)
-    assert region in result.reason
+    assert re.fullmatch(f"does not fit the board: {reason}", result.reason)
+    is_built = (tmp_path / "cortex_m").exists()
+    assert is_built == ("at least" not in reason)
 
 
 @needs_cortex_m

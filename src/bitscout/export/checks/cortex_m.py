@@ -14,6 +14,7 @@ from bitscout.export.c.header import macs
 from bitscout.export.c.layout import graph_outputs
 from bitscout.export.c.program import Program
 from bitscout.export.c.project import CortexMMemory, TestVectors, write_c
+from bitscout.export.c.source import Source
 from bitscout.export.checks.result import CheckInputs, TargetResult, compare_integers, not_run
 from bitscout.export.checks.tools import first_line, run_tool
 from bitscout.export.graph import IntegerGraph
@@ -75,6 +76,10 @@ def check_cortex_m(
     missing = _missing_tools()
     if missing:
         return [not_run(TARGET, SETTING, missing)]
+    memory = memory or CortexMMemory()
+    excess = _excess(graph, memory)
+    if excess:
+        return [_failed(excess)]
     folder = inputs.scratch / "cortex_m"
     expected = inputs.outputs[:n_images]
     codes = {name: values[:n_images] for name, values in inputs.codes.items()}
@@ -83,7 +88,7 @@ def check_cortex_m(
     build = ["make", "cortex-m", "ARM_FLAGS=-O3 -DPRINT_OUTPUTS"]
     built = run_tool(build, folder=folder, timeout_s=BUILD_TIMEOUT_S)
     if not built.is_good:
-        return [_failed(_why_not_built(built.stderr, memory or CortexMMemory()))]
+        return [_failed(_why_not_built(built.stderr, memory))]
     ran = run_tool(["make", "qemu"], folder=folder, timeout_s=RUN_TIMEOUT_S)
     # QEMU writes what the program prints to its own standard error.
     printed = _numbers(ran.stdout.decode("ascii", "replace") + ran.stderr)
@@ -106,6 +111,23 @@ def _missing_tools(exclude: str = "") -> str:
         return ""
     packages = " ".join(dict.fromkeys(missing.values()))
     return f"no {', '.join(missing)}: install the packages {packages}"
+
+
+def _excess(graph: IntegerGraph, memory: CortexMMemory) -> str:
+    """Return why it cannot fit, from its data alone: a compiler takes long over megabytes."""
+    program = Program.of(graph)
+    source = Source(program, NAME)
+    source.text()
+    constants = source.constants
+    flash = constants.weight_bytes + constants.bias_bytes + constants.other_bytes
+    ram = program.memory.arena_bytes + memory.stack_bytes
+    sizes = (("FLASH", flash, memory.flash_bytes), ("RAM", ram, memory.ram_bytes))
+    complaints = [
+        f"at least {needed} bytes in {size} of {region}"
+        for region, needed, size in sizes
+        if needed > size
+    ]
+    return f"does not fit the board: {', '.join(complaints)}" if complaints else ""
 
 
 def _why_not_built(stderr: str, memory: CortexMMemory) -> str:
