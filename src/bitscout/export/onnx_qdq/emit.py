@@ -29,7 +29,7 @@ from bitscout.export.graph import (
     SumPool,
 )
 from bitscout.export.onnx_qdq.nodes import INPUT, OUTPUT, Nodes, as_float32
-from bitscout.export.onnx_qdq.pools import average_pool, exact_sums, max_pool
+from bitscout.export.onnx_qdq.pools import average_pool, divide, exact_sums, max_pool
 from bitscout.export.onnx_qdq.storage import Storage, store_weight
 
 __all__ = ["QdqEmitter"]
@@ -156,8 +156,7 @@ class QdqEmitter:
 
         total = reduce(plus, [self._real(name, op.name) for name in op.inputs])
         if (op.divisor != 1).any() and op.inputs[0] not in self._averages:
-            divisor = self.nodes.shared(op.divisor.astype(np.float32))
-            total = self.nodes.add("Div", [total, divisor], op.name)
+            total = divide(self.nodes, op, total)
         if not op.grid.is_sums:
             self._quantize(op, total)
             return

@@ -12,7 +12,7 @@ from bitscout.export.graph import MaxPool, Op, Rescale, SumPool
 from bitscout.export.onnx_qdq.nodes import Nodes
 from bitscout.export.windows import RegularWindows, Windows
 
-__all__ = ["average_pool", "exact_sums", "max_pool"]
+__all__ = ["average_pool", "divide", "exact_sums", "max_pool"]
 
 # A multiplier that ends in so many zeros may stand for a ratio with exact ties.
 TIE_ZEROS = 16
@@ -46,18 +46,19 @@ def average_pool(
         values: Name of what is pooled, real.
         result: Name of the average.
     """
-    divisor, regular = _common_divisor(readers), op.windows.regular()
-    if divisor is None or regular is None:
+    dividing, regular = _dividing(readers), op.windows.regular()
+    if not dividing or regular is None:
         return False
+    divisor = dividing[0].divisor
     is_counted = _is_count(divisor, op.windows)
-    has_ties = any(_has_ties(reader) for reader in readers)
-    if op.windows.is_global and is_counted and (not has_ties or _is_power_of_two(divisor)):
+    area = regular.kernel[0] * regular.kernel[1]
+    is_global = op.windows.is_global and is_counted
+    may_miss = any(_misses_ties(reader, is_global=is_global) for reader in dividing)
+    if may_miss or not (is_counted or (divisor == area).all()):
+        return False
+    if is_global:
         nodes.add("GlobalAveragePool", [values], op.name, result)
         return True
-    area = regular.kernel[0] * regular.kernel[1]
-    is_odd = any(reader.grid.zero_point % 2 for reader in readers)
-    if (has_ties and is_odd) or not (is_counted or (divisor == area).all()):
-        return False
     attributes = _attributes(regular) | {"count_include_pad": int(not is_counted)}
     nodes.add("AveragePool", [values], op.name, result, **attributes)
     return True
@@ -74,31 +75,37 @@ def exact_sums(nodes: Nodes, op: SumPool, values: str, result: str) -> None:
     nodes.add("MatMul", [by_row, columns], op.name, result)
 
 
-def _common_divisor(readers: tuple[Op, ...]) -> npt.NDArray[np.int64] | None:
-    """Return what all readers divide by and nothing else is added to, if there is such."""
-    divisors = [
-        reader.divisor
-        for reader in readers
-        if isinstance(reader, Rescale) and len(reader.inputs) == 1
-    ]
-    is_common = len(divisors) == len(readers) and bool(divisors)
-    if not is_common or any(not np.array_equal(d, divisors[0]) for d in divisors):
-        return None
-    return divisors[0]
+def divide(nodes: Nodes, op: Rescale, sums: str) -> str:
+    """Add the quotient of sums and the divisor, with ties as they are.
 
-
-def _has_ties(reader: Op) -> bool:
-    """Return whether a rescaled sum can lie half-way between two integers.
-
-    NOTE: ONNX Runtime's fused pools get ties wrong where they can be avoided here: the global one
-    multiplies by a rounded 1/7, the other one rounds after it has added the zero point, which
-    turns even to odd where that is odd.
+    NOTE: In float64, because ONNX Runtime merges a float32 division with the product before it,
+    and then multiplies by a rounded 1/7.
     """
-    return isinstance(reader, Rescale) and bool((reader.multiplier % 2**TIE_ZEROS == 0).any())
+    from onnx import TensorProto
+
+    double = nodes.add("Cast", [sums], op.name, to=TensorProto.DOUBLE)
+    divisor = nodes.shared(op.divisor.astype(np.float64))
+    quotient = nodes.add("Div", [double, divisor], op.name)
+    return nodes.add("Cast", [quotient], op.name, to=TensorProto.FLOAT)
 
 
-def _is_power_of_two(divisor: npt.NDArray[np.int64]) -> bool:
-    return bool((divisor & (divisor - 1) == 0).all())
+def _dividing(readers: tuple[Op, ...]) -> list[Rescale]:
+    """Return the readers if all of them divide this one tensor by the same, else none."""
+    found = [r for r in readers if isinstance(r, Rescale) and len(r.inputs) == 1]
+    is_same = all(np.array_equal(r.divisor, found[0].divisor) for r in found)
+    return found if is_same and len(found) == len(readers) else []
+
+
+def _misses_ties(reader: Rescale, *, is_global: bool) -> bool:
+    """Return whether a runtime's average could round half-way cases to the wrong side.
+
+    NOTE: ONNX Runtime's fused pools multiply by a rounded 1/7; and all but the global one round
+    after they have added the zero point, which turns even to odd where that is odd.
+    """
+    has_ties = bool((reader.multiplier % 2**TIE_ZEROS == 0).any())
+    is_power_of_two = bool((reader.divisor & (reader.divisor - 1) == 0).all())
+    is_odd = reader.grid.zero_point % 2 == 1
+    return has_ties and not (is_power_of_two and (is_global or not is_odd))
 
 
 def _is_count(divisor: npt.NDArray[np.int64], windows: Windows) -> bool:
