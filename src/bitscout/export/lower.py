@@ -108,7 +108,7 @@ def _check_steps(module: nn.Module) -> None:
             )
             raise ConfigError(msg)
         steps = child.input_quantizer.current_step(), child.weight_quantizer.steps().min()
-        for what, step in zip(("input", "weight"), map(float, steps), strict=True):
+        for what, step in zip(("input", "weight"), (float(s.detach()) for s in steps), strict=True):
             if step <= 0:
                 msg = (
                     f"Layer {name!r}: a step of its {what} is {step:g}; expected a positive one. "
