@@ -225,8 +225,8 @@ def test_the_header_states_sizes_grids_and_costs(tmp_path):
     write_c(graph, tmp_path / "net", name="net")
     found = macros(tmp_path / "net")
     sizes = ("SIZE", "CHANNELS", "HEIGHT", "WIDTH", "ZERO_POINT", "MIN", "MAX")
-    assert [found[f"INPUT_IMAGE_{key}"] for key in sizes] == [768, 3, 16, 16, -128, -128, 127]
-    step = found["INPUT_IMAGE_STEP_NUMERATOR"] / 2 ** found["INPUT_IMAGE_STEP_SHIFT"]
+    assert [found[f"INPUT_{key}"] for key in sizes] == [768, 3, 16, 16, -128, -128, 127]
+    step = found["INPUT_STEP_NUMERATOR"] / 2 ** found["INPUT_STEP_SHIFT"]
     assert step == graph["image"].grid.scale
     step = found["OUTPUT_STEP_NUMERATOR"] / 2 ** found["OUTPUT_STEP_SHIFT"]
     assert step == graph[graph.output].grid.scale

@@ -148,6 +148,7 @@ def test_the_hls4ml_profile_chooses_the_quantizers():
         ({"weight_observer": "mse"}, "one power of two for each layer's weights"),
         ({"learn_weight_steps": True}, "learned ones are not"),
         ({"learn_act_steps": True}, "learned ones are not"),
+        ({"exact_steps": False}, "activation steps that are powers of two"),
     ],
 )
 def test_the_hls4ml_profile_refuses_what_contradicts_it(keys, message):

@@ -123,6 +123,7 @@ def test_plan_follows_the_configuration():
                 "bias_correction": False,
                 "learn_weight_steps": False,
                 "learn_act_steps": True,
+                "exact_steps": False,
                 "calibration_images": 7,
             },
         }
@@ -137,6 +138,7 @@ def test_plan_follows_the_configuration():
     assert not plan.quantization.bias_correction
     assert not plan.quantization.learn_weight_steps
     assert plan.quantization.learn_act_steps
+    assert not plan.quantization.exact_steps
     assert plan.calibration_images == 7
     final = build_plan(components, config.final).recipe
     assert (final.epochs, final.qaft_epochs, final.batch_size, final.lr) == (9, 4, 64, 0.3)

@@ -422,3 +422,24 @@ def trained_on_cuda(make_net, data):
     model = make_net()
     train(model, data, Recipe(epochs=5).float_phase(), seed=0, device="cuda")
     return model
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+def test_evaluation_adds_integers_exactly_without_onednn_too(make_data):
+    """NNPACK's transforms, which PyTorch then takes for 16 images and more, would round."""
+    errors = []
+
+    class Probe(nn.Module):
+        def forward(self, x):
+            codes = (x * 100).round()
+            weight = torch.arange(3 * 16 * 9).reshape(16, 3, 3, 3) % 255 - 127.0
+            sums = nn.functional.conv2d(codes, weight, padding=1)
+            exact = nn.functional.conv2d(codes.double(), weight.double(), padding=1)
+            errors.append(float((sums.double() - exact).abs().max()))
+            return sums.mean((2, 3))[:, :10]
+
+    data = make_data(n=64, shape=(3, 8, 8), n_classes=10)
+    with torch.backends.mkldnn.flags(enabled=False):
+        evaluate(Probe(), data, "train", device="cpu")
+    assert errors
+    assert max(errors) == 0.0

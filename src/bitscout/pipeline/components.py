@@ -211,14 +211,13 @@ def build_plan(components: Components, training: TrainingConfig | FinalConfig) -
 def build_quantization(config: RunConfig) -> QuantConfig:
     """Return the quantizers these keys describe; keys left null keep `QuantConfig`'s default."""
     section = config.quantization
-    chosen = QuantConfig(bias_correction=section.bias_correction)
+    chosen = QuantConfig(bias_correction=section.bias_correction, exact_steps=section.exact_steps)
     if section.act_observer != "auto":
         chosen = replace(chosen, act_observer=ACT_OBSERVERS[section.act_observer]())
     if section.weight_observer != "auto":
         chosen = replace(chosen, weight_observer=WEIGHT_OBSERVERS[section.weight_observer]())
     if section.profile == "hls4ml":
-        observer = PowerOfTwoPerTensorObserver()
-        chosen = replace(chosen, weight_observer=observer, exact_steps=True)
+        chosen = replace(chosen, weight_observer=PowerOfTwoPerTensorObserver())
     if section.learn_weight_steps is not None:
         chosen = replace(chosen, learn_weight_steps=section.learn_weight_steps)
     if section.learn_act_steps is not None:

@@ -256,6 +256,9 @@ class QuantizationConfig(_Section):
         bias_correction: Match the mean output of every layer on the calibration images.
         learn_weight_steps: Learn the weights' steps during fine-tuning (LSQ).
         learn_act_steps: Learn the activations' steps during fine-tuning (LSQ).
+        exact_steps: Take steps that float32 computes with exactly (powers of two for activations,
+            a few bits for weights), so that PyTorch gives the very integers that are exported.
+            Learned steps are not of that kind.
         calibration_images: Training images shown to the observers.
         profile: ``hls4ml`` makes networks that ``bitscout export --profile hls4ml`` can write:
             all steps powers of two, and one for each layer's weights.
@@ -268,6 +271,7 @@ class QuantizationConfig(_Section):
     bias_correction: bool = True
     learn_weight_steps: bool | None = None
     learn_act_steps: bool | None = None
+    exact_steps: bool = True
     calibration_images: PositiveInt = 512
     profile: Literal["hls4ml"] | None = None
 
@@ -285,6 +289,12 @@ class QuantizationConfig(_Section):
             msg = (
                 f"profile {self.profile!r} needs steps that are powers of two, and learned ones "
                 f"are not: leave learn_weight_steps and learn_act_steps out"
+            )
+            raise ValueError(msg)
+        if not self.exact_steps:
+            msg = (
+                f"profile {self.profile!r} needs activation steps that are powers of two: leave "
+                f"exact_steps out"
             )
             raise ValueError(msg)
         return self

@@ -91,9 +91,7 @@ class WeightQuantizer(nn.Module):
             scales = torch.where(is_zero, scales[~is_zero].max(), scales)
         scales = positive_scale(scales, self.quant_max)
         if self.mantissa_bits is not None:
-            scales = snap_weight_steps(
-                rows, scales, self.quant_max, self.mantissa_bits, moments
-            )
+            scales = snap_weight_steps(rows, scales, self.quant_max, self.mantissa_bits, moments)
         self.scale.copy_(scales)
 
     @torch.no_grad()

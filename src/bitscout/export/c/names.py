@@ -17,7 +17,9 @@ def kernel_text(file: str) -> str:
 
 
 def input_names(graph: IntegerGraph) -> dict[str, str]:
-    """Return the C parameter of every input: its name, made an identifier."""
+    """Return the C parameter of every input: ``input``, or with several also what reads them."""
+    if len(graph.inputs) == 1:
+        return {graph.inputs[0].name: "input"}
     names: dict[str, str] = {}
     for op in graph.inputs:
         name = "input_" + re.sub(r"[^A-Za-z0-9]+", "_", op.name).strip("_").lower()

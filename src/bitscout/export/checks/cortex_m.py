@@ -98,7 +98,7 @@ def check_cortex_m(
         return [_failed(f"the image stopped after {n_outputs}: {first_line(ran.stderr)}")]
     actual = graph_outputs(outputs, graph[graph.output].shape)
     details = _details(graph, folder, printed)
-    return [compare_integers(TARGET, SETTING, expected, actual, details)]
+    return [compare_integers(TARGET, SETTING, expected, actual, details, scores=graph.scores)]
 
 
 def _missing_tools(exclude: str = "") -> str:

@@ -62,7 +62,8 @@ def check_host_c(graph: IntegerGraph, inputs: CheckInputs) -> list[TargetResult]
     flat = np.frombuffer(ran.stdout, dtype=np.int32)
     outputs = graph_outputs(flat, graph[graph.output].shape)
     details = _details(program)
-    return [compare_integers(TARGET, SETTING, inputs.outputs, outputs, details)]
+    expected = inputs.outputs
+    return [compare_integers(TARGET, SETTING, expected, outputs, details, scores=graph.scores)]
 
 
 def runner_text(program: Program) -> str:
