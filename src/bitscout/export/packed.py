@@ -25,8 +25,8 @@ class PackedAccount:
     Attributes:
         weight_bytes: Weights: for every layer its codes' bits, rounded up to bytes.
         bias_bytes: Biases, 4 bytes each.
-        step_bytes: Quantization steps: 4 bytes for every output channel of a layer and every
-            tensor of codes; 8 for a step that is no float32 number.
+        step_bytes: Quantization steps, of every output channel of a layer and every tensor of
+            codes, deflated: about 1 byte each with exact steps, 3 or 4 with others.
         structure_bytes: The operations, deflated.
         header_bytes: Header of the safetensors file, with the checksum.
     """
@@ -103,7 +103,7 @@ def _account(arrays: Mapping[str, npt.NDArray[Any]], file_bytes: int) -> PackedA
     return PackedAccount(
         weight_bytes=sizes.get("weights", 0),
         bias_bytes=sizes.get("biases", 0),
-        step_bytes=sizes.get("steps", 0) + sizes.get("wide_steps", 0),
+        step_bytes=sizes.get("steps", 0),
         structure_bytes=sizes["structure"],
         header_bytes=file_bytes - sum(sizes.values()),
     )

@@ -26,8 +26,7 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "from_bytes", "read_file", "to_bytes", "w
 FORMAT = "bitscout-packed"
 FORMAT_VERSION = 1
 # Widest first, so that every tensor is aligned.
-DTYPES: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "I32": np.dtype("<i4"),
-          "U8": np.dtype("u1")}  # fmt: skip
+DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "U8": np.dtype("u1")}
 HEADER_ALIGNMENT = 8
 
 Arrays = Mapping[str, npt.NDArray[Any]]

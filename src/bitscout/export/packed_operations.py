@@ -28,11 +28,11 @@ from bitscout.export.graph import (
 )
 from bitscout.export.packed_derived import derived_grid, rescale_ratios
 from bitscout.export.packed_records import MAX_EXTENT, Record, image_shape, read_windows
+from bitscout.export.packed_streams import unpack_steps
 from bitscout.quantization import packed_size, unpack_bits
 
 __all__ = ["OperationReader"]
 
-FloatArray = npt.NDArray[np.float64]
 ANY_GRID = Grid.sums(np.array(1.0))  # Until the operation's own is known.
 
 
@@ -42,12 +42,17 @@ class OperationReader:
     Args:
         arrays: As in `bitscout.export.packed_structure`.
 
+    Raises:
+        ExportError: If the steps are damaged.
+
     Attributes:
         ops: Those made so far, by name.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._arrays = arrays
+        self._arrays = dict(arrays)
+        if "steps" in arrays:
+            self._arrays["steps"] = unpack_steps(arrays["steps"])
         self._used = {name: 0 for name in arrays if name != "structure"}
         self.ops: dict[str, Op] = {}
 
@@ -132,15 +137,11 @@ class OperationReader:
         self._used[name] = start + count
         return array[start : start + count]
 
-    def _steps(self, record: Record, flag: str, count: int) -> FloatArray:
-        name = "wide_steps" if record.flag(flag) else "steps"
-        return self._take(record, name, count).astype(np.float64)
-
     def _grid(self, record: Record, shape: tuple[int, ...]) -> Grid:
         bits, low, high, zero, count = record.integers("grid", 5, -(2**31), 2**31)
         if count not in (0, shape[0]):
             raise record.error(count, "grid", f"to have 0 or {shape[0]} steps")
-        steps = self._steps(record, "wide_grid", max(count, 1))
+        steps = self._take(record, "steps", max(count, 1))
         return Grid(steps if count else steps.reshape(()), bits, low, high, zero)
 
     def _weights(self, record: Record, rank: int) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class OperationReader:
         return {
             "weight": unpack_bits(blob, bits, count).reshape(shape),
             "weight_bits": bits,
-            "weight_scale": self._steps(record, "wide", shape[0]),
+            "weight_scale": self._take(record, "steps", shape[0]),
             "bias": None if bias is None else bias.astype(np.int64),
         }
 

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An integer graph as five arrays, and back, bit for bit.
+"""An integer graph as four arrays, and back, bit for bit.
 
     weights      U8   every layer's codes as a bitstream of its own width, each from a new byte
     biases       I32  every layer's biases
-    steps        F32  quantization steps that are float32 numbers: nearly all
-    wide_steps   F64  the others
+    steps        U8   quantization steps, deflated
     structure    U8   the operations as JSON, deflated
 
-The arrays are read from front to back in the order of the operations. What follows from other
-fields is left out: shapes, the steps of sums, and multipliers and shifts, which
-`bitscout.export.fixed_point` derives from the steps. Where the derived ones would differ, they
-are written. Empty arrays are left out.
+The arrays are read from front to back in the order of the operations; the deflated ones are
+described in `bitscout.export.packed_streams`. What follows from other fields is left out: shapes,
+the steps of sums, and multipliers and shifts, which `bitscout.export.fixed_point` derives from
+the steps. Where the derived ones would differ, they are written. Empty arrays are left out.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -40,13 +38,12 @@ from bitscout.export.graph import (
 from bitscout.export.packed_derived import derived_grid, rescale_ratios
 from bitscout.export.packed_operations import OperationReader
 from bitscout.export.packed_records import windows_fields
+from bitscout.export.packed_streams import RECORDS_DICTIONARY, deflate, inflate, pack_steps
 from bitscout.quantization import pack_bits
 
 __all__ = ["decode", "encode", "is_same"]
 
 Arrays = dict[str, npt.NDArray[Any]]
-FloatArray = npt.NDArray[np.float64]
-MAX_STRUCTURE_BYTES = 2**26  # Inflated: far beyond any network, and a limit for damaged files.
 
 
 def encode(graph: IntegerGraph) -> Arrays:
@@ -60,8 +57,10 @@ def encode(graph: IntegerGraph) -> Arrays:
     records = [writer.record(op, graph) for op in graph]
     structure = {"output": graph.output, "operations": records}
     text = json.dumps(structure, separators=(",", ":")).encode()
-    writer.arrays["structure"] = [np.frombuffer(zlib.compress(text, 9), dtype=np.uint8)]
     arrays = {name: np.concatenate(parts) for name, parts in writer.arrays.items()}
+    if "steps" in arrays:
+        arrays["steps"] = pack_steps(arrays["steps"])
+    arrays["structure"] = deflate(text, RECORDS_DICTIONARY)
     again = decode(arrays)
     if not is_same(again, graph):
         name = next(a.name for a, b in zip(graph, again, strict=True) if not is_same(a, b))
@@ -107,12 +106,11 @@ def is_same(a: object, b: object) -> bool:
 
 def _structure(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     blob = arrays.get("structure", np.zeros(0, dtype=np.uint8))
-    inflate = zlib.decompressobj()
+    text = inflate(blob, "structure", RECORDS_DICTIONARY)
     try:
-        text = inflate.decompress(blob.tobytes(), MAX_STRUCTURE_BYTES)
-        structure = json.loads(text) if inflate.eof else None
-    except (zlib.error, ValueError, RecursionError) as error:
-        msg = f"expected deflated JSON as `structure`, got: {error}."
+        structure = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        msg = f"expected JSON as `structure`, got: {error}."
         raise ExportError(msg) from error
     if not isinstance(structure, dict):
         msg = f"expected an object as `structure`, got {type(structure).__name__}."
@@ -155,8 +153,7 @@ class _Writer:
                 raise ExportError(msg)
             found["bias"] = True
             self._add("biases", op.bias.astype("<i4"))
-        if self._steps(op.weight_scale):
-            found["wide"] = True
+        self._add("steps", op.weight_scale)
         if isinstance(op, Conv):
             found["geometry"] = _integers((*op.stride, *op.pads, *op.dilation, op.groups))
         return found
@@ -166,21 +163,8 @@ class _Writer:
             return {}
         grid = op.grid
         bounds = (grid.bit_width, grid.quant_min, grid.quant_max, grid.zero_point)
-        found: dict[str, Any] = {
-            "grid": _integers((*bounds, grid.scale.size if grid.scale.ndim else 0))
-        }
-        if self._steps(grid.scale):
-            found["wide_grid"] = True
-        return found
-
-    def _steps(self, steps: FloatArray) -> bool:
-        """Add steps; return whether they need float64."""
-        flat = np.asarray(steps, dtype=np.float64).reshape(-1)
-        with np.errstate(over="ignore", under="ignore"):
-            narrow = flat.astype("<f4")
-        is_wide = not np.array_equal(narrow.astype(np.float64), flat)
-        self._add("wide_steps" if is_wide else "steps", flat.astype("<f8") if is_wide else narrow)
-        return is_wide
+        self._add("steps", grid.scale.reshape(-1))
+        return {"grid": _integers((*bounds, grid.scale.size if grid.scale.ndim else 0))}
 
     def _add(self, name: str, values: npt.NDArray[Any]) -> None:
         if values.size:
