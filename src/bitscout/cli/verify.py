@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from bitscout.cli.options import AsJson, CandidateName, Directory
 from bitscout.cli.output import print_json, print_result
+from bitscout.errors import UnsupportedError
 
 __all__ = ["verify_command"]
 
@@ -27,6 +28,14 @@ def verify_command(
             show_default=False,
         ),
     ] = None,
+    target: Annotated[
+        list[Literal["onnxruntime", "qonnx", "c", "cortex-m"]] | None,
+        typer.Option(
+            help="Compare with this one, and fail if it is not installed; may be given often.  "
+            "[default: as configured, all that are installed]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that the exported files of a network compute what was searched.
@@ -34,6 +43,7 @@ def verify_command(
     Examples:
       bitscout verify runs/quickstart
       bitscout verify runs/quickstart --candidate 7 --json
+      bitscout verify runs/quickstart --target c --target onnxruntime
 
     Writes the files again, runs them in everything that is installed, compares all outputs with
     the integer reference, and writes certificate.json. Exit code 1 if anything differs.
@@ -43,7 +53,15 @@ def verify_command(
 
     result = load_result(directory)
     name = candidate or best_name(result)
-    certificate = verify_final(result, name, n_images=images)
+    changes = {"images": images, "targets": target}
+    config = result.config.certificate.model_copy(
+        update={key: value for key, value in changes.items() if value}
+    )
+    certificate = verify_final(result, name, config)
+    absent = [entry for entry in certificate.targets if entry.state == "not run"]
+    if target and absent:
+        msg = f"{absent[0].name} was asked for but did not run: {absent[0].reason}."
+        raise UnsupportedError(msg)
     if as_json:
         print_json(certificate.to_json())
     else:

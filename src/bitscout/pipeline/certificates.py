@@ -138,5 +138,5 @@ def read_certificate(run: RunDirectory, record: FinalRecord) -> Certificate | No
     try:
         return Certificate.from_json(document)
     except (KeyError, TypeError, AttributeError) as error:
-        msg = f"{path} is damaged ({error!r}). Make it again with `bitscout verify`."
+        msg = f"{path} is damaged ({error!r}). Delete it and make it again: bitscout verify"
         raise RunError(msg) from error

@@ -15,6 +15,7 @@ from bitscout.errors import ConfigError, DataError
 from bitscout.export import Certificate
 from bitscout.pipeline.certificates import TestImages, certify_network
 from bitscout.pipeline.components import build_space
+from bitscout.pipeline.config import CertificateConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.records import FinalRecord
 from bitscout.pipeline.results import RunResult
@@ -114,8 +115,8 @@ def export_final(
 def verify_final(
     result: RunResult,
     name: str | int,
+    config: CertificateConfig | None = None,
     *,
-    n_images: int | None = None,
     space: SearchSpace | None = None,
 ) -> Certificate:
     """Export and verify one network again, and write its certificate.
@@ -123,7 +124,7 @@ def verify_final(
     Args:
         result: The run.
         name: A final network or baseline.
-        n_images: Test images every target computes; by default as the configuration says.
+        config: Targets and number of images; by default those of the run.
         space: The run's space, where that was handed over in Python.
 
     Raises:
@@ -132,9 +133,7 @@ def verify_final(
     """
     record = result.record(name)
     run = RunDirectory(result.directory)
-    config = result.config.certificate
-    if n_images is not None:
-        config = config.model_copy(update={"images": n_images})
+    config = config or result.config.certificate
     space = space or _space(result)
     module = result.load(record.name, space=space)
     with run.lock():
