@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,15 @@ from bitscout.errors import UnsupportedError
 __all__ = ["verify_command"]
 
 FAILED = 1
+
+
+class Target(StrEnum):
+    """What a network's files can be compared with: those of ``certificate.targets``."""
+
+    ONNXRUNTIME = "onnxruntime"
+    QONNX = "qonnx"
+    C = "c"
+    CORTEX_M = "cortex-m"
 
 
 def verify_command(
@@ -29,7 +39,7 @@ def verify_command(
         ),
     ] = None,
     target: Annotated[
-        list[Literal["onnxruntime", "qonnx", "c", "cortex-m"]] | None,
+        list[Target] | None,
         typer.Option(
             help="Compare with this one, and fail if it is not installed; may be given often.  "
             "[default: as configured, all that are installed]",
@@ -53,7 +63,7 @@ def verify_command(
 
     result = load_result(directory)
     name = candidate or best_name(result)
-    changes = {"images": images, "targets": target}
+    changes = {"images": images, "targets": [entry.value for entry in target or []]}
     config = result.config.certificate.model_copy(
         update={key: value for key, value in changes.items() if value}
     )
