@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bitscout.export.checks.result import TargetResult
     from bitscout.export.formats import Exported, export_graph
     from bitscout.export.graph import IntegerGraph
-    from bitscout.export.lower import lower
+    from bitscout.export.lower import Lowered, lower, lower_with_reads
     from bitscout.export.packed import load_packed, save_packed
     from bitscout.export.reference import Reference
 
@@ -28,12 +28,14 @@ __all__ = [
     "FileSize",
     "ImageSource",
     "IntegerGraph",
+    "Lowered",
     "Reference",
     "TargetResult",
     "certify",
     "export_graph",
     "load_packed",
     "lower",
+    "lower_with_reads",
     "save_packed",
 ]
 
@@ -43,12 +45,14 @@ _HOMES = {
     "FileSize": "certificate",
     "ImageSource": "certification",
     "IntegerGraph": "graph",
+    "Lowered": "lower",
     "Reference": "reference",
     "TargetResult": "checks.result",
     "certify": "certification",
     "export_graph": "formats",
     "load_packed": "packed",
     "lower": "lower",
+    "lower_with_reads": "lower",
     "save_packed": "packed",
 }
 
