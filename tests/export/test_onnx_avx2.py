@@ -1,5 +1,6 @@
 """The exported file on processors without VNNI: docs/adr/0007-onnx-on-avx2.md."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from tests.export.graphs import GraphBuilder
 
-from bitscout.export.onnx_qdq import storage, write_onnx
+from bitscout.export.onnx_qdq import onnx_model, storage, write_onnx
 from bitscout.export.reference import Reference
 
 RUNNER = Path(__file__).parent / "onnx_runner.py"
@@ -82,3 +83,15 @@ def test_only_layers_that_could_saturate_get_unsigned_weights():
 
     assert forms == ["uint8", "uint8", "int8", "uint8"]
     assert storage.store_weight(nodes, graph.layers[0], "int8", 15).form == "int8"
+
+
+def test_signed_activations_count_as_the_file_has_them():
+    b = GraphBuilder(0)
+    x = b.rescale(b.conv(b.input((4, 4, 4), signed=True), 8, bits=8), bits=4, signed=True)
+    graph = b.build(b.conv(x, 8, bits=8), one_step=False)
+
+    said = {entry.key: entry.value for entry in onnx_model(graph).metadata_props}
+    forms = [layer["stored_as"] for layer in json.loads(said["bitscout.layers"]).values()]
+
+    # Codes up to 127 + 128, and up to 7 + 8.
+    assert forms == ["uint8", "int8"]

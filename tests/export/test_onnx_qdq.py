@@ -202,6 +202,11 @@ def test_files_are_the_same_every_time_and_leave_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx"]
     with pytest.raises(ExportError, match="Cannot write"):
         write_onnx(graph, tmp_path / "nowhere" / "c.onnx")
+    # A folder cannot be replaced by a file.
+    (tmp_path / "c.onnx").mkdir()
+    with pytest.raises(ExportError, match="Cannot write"):
+        write_onnx(graph, tmp_path / "c.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx", "c.onnx"]
 
 
 @pytest.mark.parametrize("storage", STORAGES)

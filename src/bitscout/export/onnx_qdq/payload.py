@@ -19,8 +19,10 @@ __all__ = ["LAYERS_KEY", "STORAGE_KEY", "OnnxPayload", "metadata", "onnx_payload
 
 STORAGE_KEY, LAYERS_KEY = "bitscout.storage", "bitscout.layers"
 ROUNDING = (
-    "Integers are defined by clamp(half_even(sum * M / (D * 2^S)) + zero_point), rounded once; "
-    "a runtime that rescales in float32 rounds about one in 100,000 activations otherwise."
+    "Integers are defined by clamp(half_even(sum * M / (D * 2^S)) + zero_point), rounded once. A "
+    "runtime that rescales in float32 gives the same where activations' steps are powers of two "
+    "and weights' are small multiples of them; else it rounds about one activation in 100,000 "
+    "to the other side."
 )
 INPUT_TEXT = (
     "float32, shape (batch, channels, height, width), normalised by the caller as in training."
