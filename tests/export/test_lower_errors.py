@@ -69,6 +69,7 @@ FUNCTIONS = {
     "tensor added": (lambda x: x + torch.ones(4, 1, 1), "`add`", "Put it into the bias"),
     "mean of channels": (lambda x: x.mean(1), "`mean`", "Use dim=(2, 3)"),
     "mixed images": (lambda x: x.view(-1, 50).view(len(x), -1), "`view`", "Flatten to (n,"),
+    "partly flattened": (lambda x: x.flatten(2), "`flatten`", "(4, 5, 5) to (4, 25)"),
     "chunk": (chunked, "`chunk`", "several tensors"),
     "slice": (lambda x: x[:, :2], "`getitem`", "no integer form"),
     "transpose": (lambda x: x.mT, "`.mT`", "no integer form"),

@@ -107,8 +107,11 @@ def _check_steps(module: nn.Module) -> None:
                 "`calibrate`, or look for a damaged file of weights."
             )
             raise ConfigError(msg)
-        steps = child.input_quantizer.current_step(), child.weight_quantizer.steps().min()
-        for what, step in zip(("input", "weight"), (float(s.detach()) for s in steps), strict=True):
+        steps = {
+            "input": float(child.input_quantizer.current_step().detach()),
+            "weight": float(child.weight_quantizer.steps().detach().min()),
+        }
+        for what, step in steps.items():
             if step <= 0:
                 msg = (
                     f"Layer {name!r}: a step of its {what} is {step:g}; expected a positive one. "
