@@ -25,7 +25,7 @@ from provenance import provenance
 from torch import nn
 
 from bitscout.core import LayerBits, QuantPolicy
-from bitscout.export.lower import lower
+from bitscout.export.lowering import lower
 from bitscout.quantization import Add, layer_names, post_training_quantize
 
 # Expansion, channels, repetitions, stride: Table 2.

@@ -7,7 +7,7 @@ import torch
 
 from bitscout.core import LayerBits, QuantPolicy
 from bitscout.export.agreement import to_integers
-from bitscout.export.lower import lower_with_reads
+from bitscout.export.lowering import lower_with_reads
 from bitscout.export.reference import Reference
 from bitscout.quantization import QuantConfig, layer_names, post_training_quantize
 

@@ -20,7 +20,7 @@ from bitscout.export.agreement import (
 from bitscout.export.checks.fake_quant import check_fake_quant
 from bitscout.export.checks.result import CheckInputs
 from bitscout.export.exactness import inexact_in_float32, lowest_bits
-from bitscout.export.lower import lower_with_reads
+from bitscout.export.lowering import lower_with_reads
 from bitscout.export.reference import Reference
 from bitscout.networks import resnet
 

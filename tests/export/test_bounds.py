@@ -11,7 +11,7 @@ from bitscout.core import LayerBits, QuantPolicy
 from bitscout.errors import UnsupportedError
 from bitscout.export.bounds import check_no_overflow, magnitudes
 from bitscout.export.graph import Grid
-from bitscout.export.lower import lower
+from bitscout.export.lowering import lower
 from bitscout.export.reference import Reference
 from bitscout.quantization import QuantConfig, post_training_quantize
 

@@ -9,7 +9,7 @@ from tests.export.graphs import residual_net
 from bitscout.core import QuantPolicy
 from bitscout.export.float32 import rounded_in_float32
 from bitscout.export.graph import Conv, Grid, Input, IntegerGraph, Linear, Rescale, SumPool
-from bitscout.export.lower import lower
+from bitscout.export.lowering import lower
 from bitscout.export.reference import Reference
 from bitscout.export.windows import Windows
 from bitscout.networks import resnet

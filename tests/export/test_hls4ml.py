@@ -16,7 +16,7 @@ from bitscout.export.checks.qonnx import check_qonnx
 from bitscout.export.checks.result import CheckInputs
 from bitscout.export.graph import Grid
 from bitscout.export.hls4ml_profile import check_hls4ml
-from bitscout.export.lower import lower
+from bitscout.export.lowering import lower
 from bitscout.export.qonnx import write_qonnx
 from bitscout.export.reference import Reference
 from bitscout.quantization import (

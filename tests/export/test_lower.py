@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from bitscout.core import LayerBits, QuantPolicy
 from bitscout.errors import UnsupportedError
 from bitscout.export.exactness import inexact_in_float32
-from bitscout.export.lower import lower
+from bitscout.export.lowering import lower
 from bitscout.export.reference import Reference
 from bitscout.networks import build_network, resnet
 from bitscout.quantization import Add, layer_names

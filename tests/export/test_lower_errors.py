@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bitscout.core import LayerBits, QuantPolicy
 from bitscout.errors import ConfigError, TrainingError, UnsupportedError
-from bitscout.export.lower import lower
+from bitscout.export.lowering import lower
 from bitscout.quantization import prepare
 
 

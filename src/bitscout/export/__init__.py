@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bitscout.export.checks.result import TargetResult
     from bitscout.export.formats import Exported, export_graph
     from bitscout.export.graph import IntegerGraph
-    from bitscout.export.lower import Lowered, lower, lower_with_reads
+    from bitscout.export.lowering import Lowered, lower, lower_with_reads
     from bitscout.export.packed import load_packed, save_packed
     from bitscout.export.reference import Reference
 
@@ -45,14 +45,14 @@ _HOMES = {
     "FileSize": "certificate",
     "ImageSource": "certification",
     "IntegerGraph": "graph",
-    "Lowered": "lower",
+    "Lowered": "lowering",
     "Reference": "reference",
     "TargetResult": "checks.result",
     "certify": "certification",
     "export_graph": "formats",
     "load_packed": "packed",
-    "lower": "lower",
-    "lower_with_reads": "lower",
+    "lower": "lowering",
+    "lower_with_reads": "lowering",
     "save_packed": "packed",
 }
 

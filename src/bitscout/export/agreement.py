@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from bitscout.export.graph import IntegerGraph
 from bitscout.export.layers import Read
-from bitscout.export.lower import Lowered
+from bitscout.export.lowering import Lowered
 from bitscout.export.reference import Reference
 from bitscout.quantization import ActivationQuantizer, QuantModule
 from bitscout.quantization.flow import evaluating

@@ -22,7 +22,7 @@ from bitscout.export.checks.ort import check_onnxruntime
 from bitscout.export.checks.qonnx import check_qonnx
 from bitscout.export.checks.result import CheckInputs, TargetResult, compare_integers
 from bitscout.export.graph import IntegerGraph
-from bitscout.export.lower import Lowered, lower_with_reads
+from bitscout.export.lowering import Lowered, lower_with_reads
 from bitscout.export.onnx_qdq import onnx_payload, write_onnx
 from bitscout.export.packed import load_packed, save_packed
 from bitscout.export.qonnx import write_qonnx

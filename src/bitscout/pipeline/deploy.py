@@ -155,7 +155,7 @@ def _test_vectors(result: RunResult) -> npt.NDArray[np.float32] | None:
 
 
 def _lower(result: RunResult, record: FinalRecord, space: SearchSpace | None) -> IntegerGraph:
-    from bitscout.export.lower import lower
+    from bitscout.export import lower
 
     module = result.load(record.name, space=space)
     return lower(module, torch.zeros(1, *result.dataset["input_shape"]))

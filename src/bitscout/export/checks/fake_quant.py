@@ -21,7 +21,7 @@ from bitscout.export.checks.result import (
     compare_reals,
 )
 from bitscout.export.exactness import inexact_in_float32
-from bitscout.export.lower import Lowered
+from bitscout.export.lowering import Lowered
 
 __all__ = ["check_fake_quant"]
 
