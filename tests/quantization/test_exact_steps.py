@@ -32,7 +32,7 @@ from bitscout.quantization.exact_steps import (
 )
 from bitscout.quantization.observers import weight_error
 
-n_bits = st.integers(0, 4)
+n_bits = st.integers(0, 8)
 steps = st.lists(st.floats(2.0**-30, 2.0**10, width=32), min_size=1, max_size=8).map(torch.tensor)
 
 
@@ -50,8 +50,10 @@ def has_bits(scales, n):
     ("fan_in", "weight_max", "act_max", "expected"),
     [
         # The largest m of n bits behind the leading one is 2**(n+1) - 1, and the bias takes a
-        # quarter of the sums at least: 1.25 K q_w q_x <= 2**24 / 31, 15, 7, 3, 1.
-        (9, 1, 3, 4),
+        # quarter of the sums at least: 1.25 K q_w q_x <= 2**24 / 63, 31, 15, 7, 3, 1.
+        (9, 1, 3, 8),
+        (6, 127, 255, 5),  # 242,887 <= 266,305
+        (7, 127, 255, 4),
         (13, 127, 255, 4),  # 526,256 <= 541,200
         (14, 127, 255, 3),  # 566,737
         (27, 127, 255, 3),  # 1,092,993 <= 1,118,481: the first layer of an RGB network
