@@ -1,5 +1,6 @@
 """The executor against a naive one: PyTorch's int64 convolutions and rational numbers."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -173,6 +174,25 @@ def test_quantization_of_images_is_that_of_torch():
     codes = Reference(input_graph(scale, 2)).quantize(images.numpy())["image"]
     expected = ((images / torch.tensor(scale)).round() + 2).clamp(-7, 7)
     np.testing.assert_array_equal(codes, expected.numpy())
+
+
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 0.0937, 0.7])
+def test_images_next_to_ties_are_divided_and_not_multiplied_by_the_reciprocal(scale):
+    scale = np.float32(scale)
+    ties = (np.arange(-7, 7, dtype=np.float32) + np.float32(0.5)) * scale
+    sides = [np.nextafter(ties, np.float32(side)) for side in (-9, 9)]
+    images = np.concatenate([ties, *sides]).reshape(-1, 1, 1, 1)
+    codes = Reference(input_graph(float(scale))).quantize(images)["image"]
+    expected = (torch.from_numpy(images) / torch.tensor(scale)).round().clamp(-7, 7)
+    np.testing.assert_array_equal(codes, expected.numpy())
+
+
+def test_an_output_that_others_read_is_still_the_output():
+    builder, graph = tiny_net()
+    middle = replace(graph, output=graph.ops[4].name)
+    images = builder.images(3)
+    expected = Reference(graph).tensors(images)[middle.output]
+    np.testing.assert_array_equal(Reference(middle).run(images), expected)
 
 
 def big_conv(in_channels, kernel, bias):

@@ -40,3 +40,62 @@ def test_products_beyond_what_float64_holds_are_rounded_exactly(offset, divisor)
         quant_range=(-INT32_MAX, INT32_MAX),
     )
     np.testing.assert_array_equal(result, expected)
+
+
+def simple_rescale(factors, divisor=1, bits=3):
+    """Multipliers of few bits: `factors` times 2**26, divided by 2**(26 + bits)."""
+    return Rescale(
+        "rescale",
+        ("x",) * len(factors),
+        (1,),
+        Grid.sums(np.array(1.0)),
+        np.array([[factor << 26] for factor in factors]),
+        np.array([26 + bits]),
+        np.array(divisor),
+    )
+
+
+@pytest.mark.parametrize("factors", [(1,), (3,), (17,), (31,), (1, 31), (16, 3), (3, 16)])
+@pytest.mark.parametrize("beyond", [0.99, 1.01, 4, 1000])
+@pytest.mark.parametrize(("divisor", "bits"), [(1, 3), (3, 0), (49, 3)])
+def test_multipliers_of_few_bits_are_exact_on_both_sides_of_what_float32_holds(
+    factors, beyond, divisor, bits
+):
+    op, n_operands = simple_rescale(factors, divisor, bits), len(factors)
+    # All products together at the limit, ties and their neighbours among them.
+    largest = min(int(2**24 * beyond / sum(factors)), INT32_MAX)
+    operands = [np.arange(largest - 4000, largest + 1)[:, None]] * n_operands
+    bounds = [np.array([float(largest)])] * n_operands
+    storage = np.dtype(np.float64)
+    result = rescaling(op, [0] * n_operands, bounds, storage)(*map(as_sums, operands))
+    expected = apply_rescale(
+        operands,
+        op.multiplier,
+        op.shift,
+        op.divisor,
+        zero_point=0,
+        quant_range=(-INT32_MAX, INT32_MAX),
+    )
+    np.testing.assert_array_equal(result, expected)
+
+
+def as_sums(operand):
+    """In the type that sums of this size travel in."""
+    return operand.astype(np.float32 if np.abs(operand).max() < 2**24 else np.float64)
+
+
+def test_zero_points_count_towards_what_float32_holds():
+    # The codes alone would fit, but the product with the zero point is what is added.
+    op = simple_rescale((31,))
+    zero, codes = -(2**22) + 1, np.arange(2**19 - 4000, 2**19)[:, None]
+    bound = [np.array([2.0**19 + 2**22])]
+    result = rescaling(op, [zero], bound, np.dtype(np.float64))(codes.astype(np.float32))
+    expected = apply_rescale(
+        [codes - zero],
+        op.multiplier,
+        op.shift,
+        op.divisor,
+        zero_point=0,
+        quant_range=(-INT32_MAX, INT32_MAX),
+    )
+    np.testing.assert_array_equal(result, expected)

@@ -50,8 +50,7 @@ class Reference:
         last = {name: op.name for op in graph for name in op.inputs}
         self._dropped: dict[str, list[str]] = {op.name: [] for op in graph}
         for name, reader in last.items():
-            if name != graph.output:
-                self._dropped[reader].append(name)
+            self._dropped[reader].append(name)
         largest = max(int(np.prod(op.shape)) for op in graph)
         self._batch = max(1, BATCH_ELEMENTS // max(1, largest))
 

@@ -9,6 +9,10 @@ rounded once, by at most ``|p / q| 2**-53``. Where ``p / q`` is not exactly half
 integers it is at least ``1 / (2 q)`` away from there, which is more if ``|p| < 2**52``: the
 rounded quotient is on the same side. Where it is half-way, float64 holds it. Beyond these limits,
 int64 computes.
+
+Multipliers of exact steps (`bitscout.quantization.exact_steps`) are few bits and many zeros. If
+``2**k`` divides all of a channel, p is a multiple of it, and float32, twice as fast, holds p while
+it is below ``2**(24 + k)``.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ __all__ = ["rescaling"]
 
 Values = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
+EXACT_FLOAT32 = 2**24
 EXACT_FLOAT64 = 2**53
 LONG_ROW = 1024  # Elements; NumPy's loops over shorter rows cost more than the arithmetic.
 # Bounds are float64 sums, themselves a few units off.
@@ -58,17 +63,26 @@ def rescaling(
     if not np.all(bound < limit):
         return partial(_in_integers, op, zero_points, storage_type)
     scale = np.exp2(-op.shift.astype(np.float64))
+    is_simple = not has_divisor and np.all(bound < EXACT_FLOAT32 * _units(op) * SLACK)
+    float_type = np.dtype(np.float32 if is_simple else np.float64)
     return _Rescaling(
         op,
-        [_row(op, factor * scale) for factor in factors],
-        _row(op, offset * scale) if np.any(offset) else None,
+        [_row(op, (factor * scale).astype(float_type)) for factor in factors],
+        _row(op, (offset * scale).astype(float_type)) if np.any(offset) else None,
         op.divisor.astype(np.float64)[..., None] if has_divisor else None,
         float(np.max(bound * scale)) + abs(op.grid.zero_point) + 1,
         storage_type,
     )
 
 
-def _row(op: Rescale, by_channel: FloatArray) -> FloatArray:
+def _units(op: Rescale) -> FloatArray:
+    """Return the largest power of two that divides all multipliers of a channel."""
+    together = np.bitwise_or.reduce(op.multiplier, axis=0)
+    units: FloatArray = np.maximum(together & -together, 1).astype(np.float64)
+    return units
+
+
+def _row(op: Rescale, by_channel: Values) -> Values:
     """Return factors repeated along the width, or the image, so that rows are long."""
     if by_channel.size == 1:
         return by_channel.reshape(())
@@ -81,8 +95,8 @@ class _Rescaling:
     def __init__(
         self,
         op: Rescale,
-        factors: list[FloatArray],
-        offset: FloatArray | None,
+        factors: list[Values],
+        offset: Values | None,
         divisor: FloatArray | None,
         largest: float,
         storage_type: np.dtype[Any],
@@ -93,7 +107,7 @@ class _Rescaling:
         self._is_short = largest < np.iinfo(np.int16).max
 
     def __call__(self, *operands: Values) -> Values:
-        total = np.empty(operands[0].shape)
+        total = np.empty(operands[0].shape, dtype=self._factors[0].dtype)
         rows = total.reshape(
             -1, self._factors[0].size if self._factors[0].ndim else total.size or 1
         )
@@ -108,7 +122,7 @@ class _Rescaling:
             total /= self._divisor
         return self._clipped(np.rint(total, out=total))
 
-    def _clipped(self, rounded: FloatArray) -> Values:
+    def _clipped(self, rounded: Values) -> Values:
         grid = self._grid
         if self._is_short:
             # Integers of 16 bits are clipped four times as fast.
