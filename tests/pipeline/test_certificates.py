@@ -154,7 +154,7 @@ def test_verify_makes_a_certificate_again_also_of_a_baseline(copy):
     certificate = verify_final(result, "seed-8bit", config)
     assert certificate.passed
     assert certificate.candidate == "seed-8bit"
-    assert {target.outputs for target in certificate.targets if target.name != "pytorch"} == {50}
+    assert {target.outputs for target in certificate.targets if target.name != "PyTorch"} == {50}
     assert load_result(copy).certificates["seed-8bit"].to_json() == certificate.to_json()
 
 
