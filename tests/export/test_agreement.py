@@ -105,9 +105,21 @@ def test_the_check_passes_for_the_network_it_was_made_from():
 
 def test_the_check_compares_real_outputs_where_float32_rounds():
     module, lowered, images = lowered_network(exact_steps=False)
-    whole, layers = check_fake_quant(module, lowered, inputs_of(lowered, images))
-    assert (whole.grid, layers.state) == ("8 bit", "passed")
+    inputs = inputs_of(lowered, images)
+    outputs = inputs.outputs.copy()
+    outputs[0, 0] += 1  # As a rounding might; nothing against the range of the scores.
+    whole, layers = check_fake_quant(module, lowered, replace(inputs, outputs=outputs))
+    assert (whole.grid, whole.state, layers.state) == ("8 bit", "passed", "passed")
     assert whole.details["rounding_operations"] > 0
+
+
+def test_one_different_integer_fails_where_float32_is_exact():
+    module, lowered, images = lowered_network()
+    inputs = inputs_of(lowered, images)
+    outputs = inputs.outputs.copy()
+    outputs[0, 0] += 1
+    whole, _ = check_fake_quant(module, lowered, replace(inputs, outputs=outputs))
+    assert (whole.grid, whole.state, whole.mismatches) == ("exact", "failed", 1)
 
 
 def test_the_check_fails_for_another_network():
