@@ -312,6 +312,7 @@ CONTRADICTIONS = {
     "more weights": (fields("conv", weight=[4, 1, 3, 3]), "`weights` of 'conv1'|`biases`"),
     "fewer weights": (fields("linear", weight=[1, 2]), "last 6 bits"),
     "more features": (fields("linear", weight=[2, 3]), "`weights`|`weight`"),
+    "fewer features": (fields("linear", weight=[1, 4]), r"to fit features of shape \(2,\)"),
     "more channels": (fields("conv", weight=[2, 2, 1, 3]), "1 channels in 1 groups|bits"),
     "huge": (fields("conv", weight=[2**20, 2**20, 2**20, 2**20]), "more values, got"),
     "larger": (fields("conv", weight=[2**21, 1, 3, 3]), "`weight` of 'conv1' to be 4 integers"),
@@ -375,6 +376,16 @@ def test_a_structure_that_contradicts_the_arrays_is_refused(name, tmp_path):
         load_bytes(rewritten(change), tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_channels_that_the_groups_do_not_divide_are_refused():
+    b = GraphBuilder(0)
+    arrays = encode(b.build(b.conv(b.input((2, 4, 4)), 4, 3, groups=2), one_step=False))
+    structure = json.loads(inflate(arrays["structure"], "structure", RECORDS_DICTIONARY))
+    structure["operations"][1]["weight"][0] = 3
+    arrays["structure"] = deflated(json.dumps(structure).encode())
+    with pytest.raises(ExportError, match="to fit 2 channels in 2 groups"):
+        decode(arrays)
 
 
 @pytest.mark.parametrize(
