@@ -26,6 +26,7 @@ from bitscout.quantization import (
 from bitscout.quantization.exact_steps import (
     largest_bias_code,
     mantissa_bits,
+    nearest_steps,
     snap_act_step,
     snap_weight_steps,
     steps_at_least,
@@ -278,14 +279,32 @@ def test_steps_of_a_calibrated_network_are_of_the_promised_kind():
             assert math.log2(module.input_quantizer.step).is_integer()
 
 
-@pytest.mark.parametrize("learned", ["learn_weight_steps", "learn_act_steps"])
-def test_where_steps_are_learned_all_are_free(learned):
-    config = QuantConfig(**{learned: True})
-    free = QuantConfig(**{learned: True}, exact_steps=False)
-    assert not config.has_exact_steps
-    (a, _), (b, _) = make_quantized(0, config), make_quantized(0, free)
-    for (name, value), other in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
-        assert torch.equal(value, other), name
+@pytest.mark.parametrize("n_bits", [0, 3, 8])
+def test_learned_steps_are_rounded_to_few_bits_and_get_the_whole_gradient(n_bits):
+    steps = torch.tensor([0.3, 1.0, 5.7e-3, 2.0**-40], requires_grad=True)
+    rounded = nearest_steps(steps, n_bits)
+    assert has_bits(rounded.detach(), n_bits)
+    assert ((rounded / steps).detach() - 1).abs().max() <= 2.0 ** -(n_bits + 1) / (1 - 2.0**-2)
+    rounded.sum().backward()
+    torch.testing.assert_close(steps.grad, (rounded / steps).detach(), rtol=1e-6, atol=0)
+
+
+def test_a_network_with_learned_steps_is_exact_after_training_too():
+    config = QuantConfig(learn_weight_steps=True, learn_act_steps=True)
+    quantized, images = make_quantized(0, config)
+    optimizer = torch.optim.SGD(quantized.parameters(), lr=0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        quantized(images).square().mean().backward()
+        optimizer.step()
+    for module in quantized.modules():
+        if isinstance(module, QuantizedLayer):
+            assert has_bits(module.weight_quantizer.steps().detach(), 8)
+            assert has_bits(module.input_quantizer.current_step().detach(), 0)
+    with torch.no_grad():
+        expected = quantized(images)
+        actual = deepcopy(quantized).double()(images.double())
+    assert torch.equal(actual, expected.double())
 
 
 def test_raised_steps_have_few_bits_and_hold_twice_the_bias():

@@ -46,8 +46,8 @@ class QuantConfig:
             step then takes 2.15 times a real one instead of 0.8 to 1.1.
         exact_steps: Give activations steps of powers of two and weights steps of few mantissa
             bits, so that float32, and with it PyTorch and ONNX Runtime, computes exactly the
-            integers that are exported. Without effect if any steps are learned: those take
-            any value, so nothing would be exact.
+            integers that are exported. Learned steps are rounded to such in every forward
+            pass; the gradient goes straight through.
         add_bits: Bits of both operands of every `Add`, in ``[2, 8]``.
         pool_bits: Bits of the input of every average pool, in ``[2, 8]``.
 
@@ -71,8 +71,3 @@ class QuantConfig:
             if not 2 <= bits <= 8:
                 msg = f"`{name}` must be in [2, 8], got {bits}."
                 raise ConfigError(msg)
-
-    @property
-    def has_exact_steps(self) -> bool:
-        """Whether the network's float32 arithmetic will be exact."""
-        return self.exact_steps and not (self.learn_weight_steps or self.learn_act_steps)

@@ -37,6 +37,7 @@ from bitscout.quantization.observers import weight_error
 __all__ = [
     "largest_bias_code",
     "mantissa_bits",
+    "nearest_steps",
     "snap_act_step",
     "snap_weight_steps",
     "steps_at_least",
@@ -117,6 +118,20 @@ def snap_act_step(x: Tensor, scale: float, quant_min: int, quant_max: int) -> fl
         for s in candidates
     ]
     return candidates[0] if errors[0] < errors[1] else candidates[1]
+
+
+def nearest_steps(steps: Tensor, n_bits: int) -> Tensor:
+    """Return the nearest steps of `n_bits`, for learned ones: the gradient goes straight through.
+
+    Args:
+        steps: Positive, any shape.
+        n_bits: Bits behind the leading one.
+    """
+    fixed = steps.detach()
+    mantissa, exponent = torch.frexp(fixed)
+    unit = 2.0 ** (n_bits + 1)
+    nearest = torch.ldexp((mantissa * unit).round() / unit, exponent)
+    return nearest * (steps / fixed)  # The quotient is exactly 1.
 
 
 def steps_at_least(scales: Tensor, n_bits: int) -> Tensor:

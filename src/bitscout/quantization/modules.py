@@ -112,7 +112,7 @@ class QuantizedLayer(QuantModule):
         self.weight = nn.Parameter(source.weight.detach())
         self.bias = None if source.bias is None else nn.Parameter(source.bias.detach())
         self.input_quantizer = activation_quantizer(bits.act_bits, config)
-        is_exact = config.has_exact_steps
+        is_exact = config.exact_steps
         largest = (
             self.weight[0].numel(),
             integer_range(bits.weight_bits)[1],
@@ -411,7 +411,7 @@ def activation_quantizer(bit_width: int, config: QuantConfig) -> ActivationQuant
         bit_width,
         config.act_observer,
         is_learned=config.learn_act_steps,
-        is_exact=config.has_exact_steps,
+        is_exact=config.exact_steps,
     )
 
 

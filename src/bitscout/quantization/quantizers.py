@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bitscout.errors import ConfigError, DataError
 from bitscout.quantization.exact_steps import (
+    nearest_steps,
     snap_act_step,
     snap_weight_steps,
     steps_at_least,
@@ -51,7 +53,7 @@ class WeightQuantizer(nn.Module):
         observer: Chooses the steps.
         is_learned: Whether the steps are parameters.
         mantissa_bits: Bits behind the leading one that a step may have, see
-            `bitscout.quantization.exact_steps`; `None` for any step, as learned ones are.
+            `bitscout.quantization.exact_steps`; `None` for any step.
 
     Attributes:
         scale: Shape ``(n_channels,)``; 0 before calibration. A learned step may be driven through
@@ -71,7 +73,7 @@ class WeightQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         _register_step(self, (n_channels,), is_learned=is_learned)
-        self.mantissa_bits = None if is_learned else mantissa_bits
+        self.mantissa_bits = mantissa_bits
         self.bit_width = bit_width
         self.observer = observer.for_width(bit_width)
         self.is_learned = is_learned
@@ -107,7 +109,10 @@ class WeightQuantizer(nn.Module):
 
     def steps(self) -> Tensor:
         """Return the positive steps, shape ``(n_channels,)``, differentiable if learned."""
-        return self.scale.abs().clamp_min(MIN_SCALE) if self.is_learned else self.scale
+        if not self.is_learned:
+            return self.scale
+        steps = self.scale.abs().clamp_min(MIN_SCALE)
+        return steps if self.mantissa_bits is None else nearest_steps(steps, self.mantissa_bits)
 
     def codes(self, weight: Tensor) -> Tensor:
         """Return the integer codes of `weight` as int8, same shape."""
@@ -143,7 +148,6 @@ class ActivationQuantizer(nn.Module):
         observer: Chooses the step.
         is_learned: Whether the step is a parameter.
         is_exact: Whether the step is a power of two, see `bitscout.quantization.exact_steps`.
-            A learned step is not.
 
     Attributes:
         scale: Scalar tensor; 0 before calibration.
@@ -166,7 +170,7 @@ class ActivationQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         _register_step(self, (), is_learned=is_learned)
-        self.is_exact = is_exact and not is_learned
+        self.is_exact = is_exact
         self.register_buffer("quant_min", torch.zeros((), dtype=torch.int32))
         zero_point = torch.zeros((), dtype=torch.int32)
         self.register_buffer("zero_point", zero_point, persistent=False)
@@ -233,8 +237,8 @@ class ActivationQuantizer(nn.Module):
         self._refresh()
 
     def clamp(self, x: Tensor) -> Tensor:
-        """Apply the merged activation, if there is one."""
-        return x if self.clip == (-math.inf, math.inf) else x.clamp(*self.clip)
+        """Apply the merged activation, if there is one, with its gradient: 0 at both bounds."""
+        return x if self.clip == (-math.inf, math.inf) else functional.hardtanh(x, *self.clip)
 
     def merge(self, clip: tuple[float, float]) -> None:
         """Take over a ReLU or ReLU6 that stood in front of this quantizer."""
@@ -243,7 +247,10 @@ class ActivationQuantizer(nn.Module):
 
     def current_step(self) -> Tensor:
         """Return the positive step, a scalar tensor, differentiable if learned."""
-        return self.scale.abs().clamp_min(MIN_SCALE) if self.is_learned else self.scale
+        if not self.is_learned:
+            return self.scale
+        step = self.scale.abs().clamp_min(MIN_SCALE)
+        return nearest_steps(step, 0) if self.is_exact else step
 
     def check_calibrated(self) -> None:
         """Check that `calibrate` ran.
