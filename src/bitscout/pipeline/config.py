@@ -236,7 +236,7 @@ class CertificateConfig(_Section):
 
     enabled: bool = True
     images: PositiveInt = 1000
-    targets: tuple[Literal["onnxruntime", "qonnx", "c", "cortex-m"], ...] = (
+    targets: list[Literal["onnxruntime", "qonnx", "c", "cortex-m"]] = [
         "onnxruntime",
         "qonnx",
         "c",
