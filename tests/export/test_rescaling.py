@@ -1,5 +1,7 @@
 """The fast rescaling where floating point would not be enough."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -99,3 +101,11 @@ def test_zero_points_count_towards_what_float32_holds():
         quant_range=(-INT32_MAX, INT32_MAX),
     )
     np.testing.assert_array_equal(result, expected)
+
+
+def test_the_zero_point_is_added_to_results_beyond_16_bits():
+    grid = Grid(np.array(1.0), 8, -127, 127, 3)
+    op = replace(simple_rescale((1,), bits=1), grid=grid)
+    operand = np.array([[-(2**20)], [-7], [-1], [0], [1], [3], [2**20]], dtype=np.float32)
+    result = rescaling(op, [0], [np.array([2.0**20])], np.dtype(np.int8))(operand)
+    assert result.reshape(-1).tolist() == [-127, -1, 3, 3, 3, 5, 127]

@@ -26,7 +26,7 @@ class PackedAccount:
         weight_bytes: Weights: for every layer its codes' bits, rounded up to bytes.
         bias_bytes: Biases, 4 bytes each.
         step_bytes: Quantization steps, of every output channel of a layer and every tensor of
-            codes, deflated: about 1 byte each with exact steps, 3 or 4 with others.
+            codes, deflated: about 1 byte each with exact steps, 4 with others.
         structure_bytes: The operations, deflated.
         header_bytes: Header of the safetensors file, with the checksum.
     """

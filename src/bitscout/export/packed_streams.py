@@ -5,9 +5,9 @@ Both are raw deflate streams (RFC 1951): the file has a checksum of its own.
 
 *Steps* are float64 numbers, so that every step is exact. Their bits are rotated left by 3: the
 sign and the exponent's highest bits, alike in all steps, go last. Then come the first bytes of
-all numbers, the second bytes, and so on. Where steps are exact in bfloat16, as those of
-`bitscout.quantization.exact_steps` are, the first two bytes tell everything, and the six others
-are a run of one value that costs nothing: less than a byte a step is left.
+all numbers, the second bytes, and so on. Where steps have few mantissa bits, as those of
+`bitscout.quantization.exact_steps`, the first two or three bytes tell everything, and the others
+are a run of one value that costs nothing: about a byte a step is left.
 
 *Records* are JSON, deflated with a dictionary, since a small network has too few operations for
 deflate to learn from.

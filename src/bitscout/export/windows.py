@@ -80,13 +80,13 @@ def _regular(spans: tuple[Span, ...], size: int) -> tuple[int, int, int, int] | 
         return None
     # All windows may be cut, so that the kernel is longer than each of them.
     for kernel in range(max(stop - start for start, stop in spans), 2 * size + 1):
-        # The end of the first window says where it starts, unless it is cut as well.
-        overhang = kernel - first_stop
-        for before in (overhang,) if first_stop < size else range(overhang + 1):
-            stride = _stride(spans, size, kernel, before)
-            if stride is not None:
-                last_stop = (len(spans) - 1) * stride - before + kernel
-                return kernel, stride, before, max(last_stop - size, 0)
+        # The end of the first window says where it starts. If that is cut as well, a shorter
+        # kernel that ends there made the same windows.
+        before = kernel - first_stop
+        stride = _stride(spans, size, kernel, before)
+        if stride is not None:
+            last_stop = (len(spans) - 1) * stride - before + kernel
+            return kernel, stride, before, max(last_stop - size, 0)
     return None
 
 
