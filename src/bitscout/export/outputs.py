@@ -11,7 +11,6 @@ import numpy.typing as npt
 from bitscout.errors import UnsupportedError
 from bitscout.export.assemble import Assembler
 from bitscout.export.bounds import magnitudes
-from bitscout.export.exactness import lowest_bits
 from bitscout.export.expressions import Clamped, Expr, Total, clamped_grid
 from bitscout.export.graph import Grid, IntegerGraph
 
@@ -95,3 +94,16 @@ def _is_own(scale: FloatArray, graph: Assembler, tensor: str) -> bool:
     """Whether a tensor's integers have these steps already."""
     own = graph[tensor].grid.scale
     return own.shape == scale.shape and bool((own == scale).all())
+
+
+def lowest_bits(values: FloatArray) -> FloatArray:
+    """Return the largest power of two that each of these positive numbers is a multiple of.
+
+    Example:
+        >>> lowest_bits(np.array([12.0, 0.75])).tolist()
+        [4.0, 0.25]
+    """
+    mantissa, exponent = np.frexp(values)
+    digits = np.ldexp(mantissa, 53).astype(np.int64)
+    lowest: FloatArray = np.ldexp((digits & -digits).astype(np.float64), exponent - 53)
+    return lowest

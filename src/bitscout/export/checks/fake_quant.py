@@ -20,7 +20,7 @@ from bitscout.export.checks.result import (
     compare_integers,
     compare_reals,
 )
-from bitscout.export.exactness import inexact_in_float32
+from bitscout.export.float32 import rounded_in_float32
 from bitscout.export.lowering import Lowered
 
 __all__ = ["check_fake_quant"]
@@ -36,8 +36,8 @@ def check_fake_quant(
     """Compare the network that was trained with its integers, end to end and layer by layer.
 
     End to end, on all images: integers must be equal where float32 provably computes the graph
-    without rounding; else, where they are not, real outputs are compared. Layer by layer, on up to 64 images, every
-    module is fed with the graph's own codes.
+    without rounding; else, where they are not, real outputs are compared. Layer by layer, on up
+    to 64 images, every module is fed with the graph's own codes.
 
     Args:
         module: The network that was lowered.
@@ -50,7 +50,7 @@ def check_fake_quant(
 def _end_to_end(module: nn.Module, lowered: Lowered, inputs: CheckInputs) -> TargetResult:
     graph, setting = lowered.graph, "fake-quant, float32"
     reals = real_outputs(module, graph, inputs.images)
-    rounded = inexact_in_float32(graph)
+    rounded = rounded_in_float32(graph)
     details = {"rounding_operations": len(rounded)}
     integers = to_integers(graph, reals)
     result = compare_integers(
@@ -65,7 +65,7 @@ def _layer_by_layer(module: nn.Module, lowered: Lowered, inputs: CheckInputs) ->
     images = inputs.images[:MAX_LAYER_IMAGES]
     layers = layer_agreement(module, lowered, images)
     total = total_agreement(layers)
-    is_equal = not inexact_in_float32(lowered.graph)
+    is_equal = not rounded_in_float32(lowered.graph)
     worst = max(layers, key=lambda layer: (layer.max_steps, layer.mismatch_rate))
     result = TargetResult(
         name=TARGET,

@@ -15,7 +15,7 @@ from bitscout.export.checks.result import (
     compare_reals,
     not_run,
 )
-from bitscout.export.exactness import inexact_in_float32
+from bitscout.export.float32 import rounded_in_float32
 from bitscout.export.graph import IntegerGraph
 from bitscout.export.onnx_qdq.payload import STORAGE_KEY
 
@@ -107,6 +107,6 @@ def _compare(
     steps = grid.scale.reshape(-1, *[1] * (outputs.ndim - 2)) if grid.scale.ndim else grid.scale
     integers = np.rint(outputs / steps).astype(np.int64) + grid.zero_point
     result = compare_integers(TARGET, setting, reference, integers, scores=graph.scores)
-    if result.state == "passed" or not inexact_in_float32(graph):
+    if result.state == "passed" or not rounded_in_float32(graph):
         return result
     return compare_reals(TARGET, setting, graph.scores(reference), outputs)
