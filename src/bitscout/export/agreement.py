@@ -200,9 +200,10 @@ def _inner(codes: IntArray, read: Read) -> IntArray:
 
 def _run(module: nn.Module, images: Images) -> npt.NDArray[Any]:
     like = next(module.parameters())
-    result: npt.NDArray[Any] = (
-        module(torch.from_numpy(images).to(like.device, like.dtype)).cpu().numpy()
-    )
+    batch = torch.from_numpy(images).to(like.device, like.dtype)
+    # These may do more than multiply and add (Winograd, TF32), and so round.
+    with torch.backends.nnpack.flags(enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        result: npt.NDArray[Any] = module(batch).cpu().numpy()
     return result
 
 
