@@ -43,6 +43,14 @@ def test_quantizer_example_gives_a_network_on_4_bit_grids():
     assert names["quantized"](torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+def test_the_quantized_network_is_exported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(BLOCKS[1] + BLOCKS[2], "README.md", "exec"), names)
+    assert (tmp_path / "network.onnx").is_file()
+    assert (tmp_path / "network-c" / "network.c").is_file()
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()))
 def test_every_link_leads_somewhere(target):
     assert target.startswith("http") or (ROOT / target).exists()
