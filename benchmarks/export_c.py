@@ -30,7 +30,7 @@ from bitscout.export.c.names import kernel_text
 from bitscout.export.c.program import Program
 from bitscout.export.checks.tools import run_tool
 from bitscout.export.graph import IntegerGraph
-from bitscout.export.lower import lower
+from bitscout.export.lowering import lower
 from bitscout.networks import build_network
 from bitscout.quantization import QuantConfig, layer_names, post_training_quantize
 from bitscout.space import BompSpace
