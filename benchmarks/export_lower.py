@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long does lowering a network take, next to one forward pass of it?
+"""How long do lowering and exporting a network take, next to one forward pass of it?
 
     python benchmarks/export_lower.py
 
 The network is MobileNetV2 at width 1.0 for 224x224 images (Table 2 of Sandler et al., 2018;
 3.5 million weights) at 8 bits. Lowering runs it once on two images to record what it does, and
 turns weights into codes. Next to it, in the same run, the forward passes of the real and of the
-fake-quantized network on two images. Processor time on one thread, which other programs on the
-machine do not inflate; the median of the repetitions is written, with the largest memory.
+fake-quantized network on two images, and every export once. Processor time on one thread, which
+other programs on the machine do not inflate; the median of the repetitions is written, with the
+largest memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import csv
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from provenance import provenance
 from torch import nn
 
 from bitscout.core import LayerBits, QuantPolicy
+from bitscout.export import export_graph
 from bitscout.export.lowering import lower
 from bitscout.quantization import Add, layer_names, post_training_quantize
 
@@ -38,6 +41,15 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+
+EXPORTS = {
+    "packed": {"format": "packed"},
+    "onnx_int8": {"format": "onnx"},
+    "onnx_packed": {"format": "onnx", "storage": "packed"},
+    "onnx_int4": {"format": "onnx", "storage": "int4"},
+    "qonnx": {"format": "qonnx"},
+    "c": {"format": "c"},
+}
 
 
 def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1):
@@ -102,6 +114,13 @@ def main() -> None:
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     row["lower_per_real_forward"] = row["lower_s"] / row["real_forward_s"]
+    total = row["lower_s"]
+    for name, options in EXPORTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network"
+            row[f"{name}_s"] = seconds(lambda p=path, o=options: export_graph(graph, p, **o), 1)
+        total += row[f"{name}_s"]
+    row["lower_and_all_exports_s"] = total
     rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
     for name, value in rounded.items():
         print(f"{name:24} {value}")
