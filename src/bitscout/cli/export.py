@@ -63,7 +63,7 @@ def export_command(  # noqa: PLR0913  # one for each option
 
     request = DeployRequest(format=format, storage=storage, profile=profile, target=target)
     result = load_result(directory)
-    name = candidate or best_name(result)
+    name = best_name(result) if candidate is None else candidate
     exported = export_final(result, name, request, out)
     if as_json:
         document = {"candidate": int(name) if name.isdigit() else name, **exported.to_json()}

@@ -26,13 +26,15 @@ from bitscout.pipeline import (
 from bitscout.report import (
     best_certificate,
     certificate_table,
+    certificate_words,
     networks_table,
     verdict_lines,
     write_report,
 )
 
-__all__ = ["carry_out", "resumable"]
+__all__ = ["carry_out", "interruptible", "resumable"]
 
+FAILED = 1  # A certificate.
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it.
 
 
@@ -70,16 +72,29 @@ def carry_out(
         if best is not None:
             print_result("", certificate_table(best))
         print_result("", f"Report: {report}")
+    for certificate in result.certificates.values():
+        if not certificate.passed:
+            name, words = certificate.candidate, certificate_words(certificate)
+            print_note(f"Network {name}: {words}. See: bitscout verify {quote(str(directory))}")
+    if not all(certificate.passed for certificate in result.certificates.values()):
+        raise typer.Exit(FAILED)
 
 
 @contextmanager
 def resumable(directory: Path) -> Iterator[None]:
     """End with exit code 130 on Ctrl-C or SIGTERM, and say what is kept and how to go on."""
+    with interruptible(lambda: _what_is_kept(directory)):
+        yield
+
+
+@contextmanager
+def interruptible(note: str | Callable[[], str]) -> Iterator[None]:
+    """End with exit code 130 on Ctrl-C or SIGTERM, and print `note`."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        print_note(_what_is_kept(directory))
+        print_note(note if isinstance(note, str) else note())
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -10,7 +10,6 @@ import typer
 
 from bitscout.cli.options import AsJson, CandidateName, Directory
 from bitscout.cli.output import print_json, print_result
-from bitscout.errors import UnsupportedError
 
 __all__ = ["verify_command"]
 
@@ -34,7 +33,8 @@ def verify_command(
         typer.Option(
             metavar="N",
             min=1,
-            help="Test images every target computes.  [default: as configured, 1000]",
+            help="Test images to compare on; slow targets take fewer.  [default: as configured, "
+            "1000]",
             show_default=False,
         ),
     ] = None,
@@ -56,22 +56,24 @@ def verify_command(
       bitscout verify runs/quickstart --target c --target onnxruntime
 
     Writes the files again, runs them in everything that is installed, compares all outputs with
-    the integer reference, and writes certificate.json. Exit code 1 if anything differs.
+    the integer reference, and writes certificate.json next to the network. With --target or fewer
+    --images it only compares and writes nothing. Exit code 1 if anything differs.
     """
+    from bitscout.cli.session import interruptible
+    from bitscout.export import require_targets
     from bitscout.pipeline import load_result, verify_final
     from bitscout.report import best_name, certificate_table
 
     result = load_result(directory)
-    name = candidate or best_name(result)
+    name = best_name(result) if candidate is None else candidate
     changes = {"images": images, "targets": [entry.value for entry in target or []]}
     config = result.config.certificate.model_copy(
         update={key: value for key, value in changes.items() if value}
     )
-    certificate = verify_final(result, name, config)
-    absent = [entry for entry in certificate.targets if entry.state == "not run"]
-    if target and absent:
-        msg = f"{absent[0].name} was asked for but did not run: {absent[0].reason}."
-        raise UnsupportedError(msg)
+    if target:
+        require_targets(config.targets)
+    with interruptible(f"Interrupted. Verify again with: bitscout verify {directory}"):
+        certificate = verify_final(result, name, config)
     if as_json:
         print_json(certificate.to_json())
     else:

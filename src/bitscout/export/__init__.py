@@ -13,13 +13,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitscout.export.c import write_c
     from bitscout.export.certificate import Certificate, FileSize
-    from bitscout.export.certification import ImageSource, certify
+    from bitscout.export.certification import ImageSource, certify, require_targets
     from bitscout.export.checks.result import TargetResult
+    from bitscout.export.float32 import rounded_in_float32
     from bitscout.export.formats import Exported, export_graph
     from bitscout.export.graph import IntegerGraph
     from bitscout.export.lowering import Lowered, lower, lower_with_reads
+    from bitscout.export.onnx_qdq import write_onnx
     from bitscout.export.packed import load_packed, save_packed
+    from bitscout.export.qonnx import write_qonnx
     from bitscout.export.reference import Reference
 
 __all__ = [
@@ -36,7 +40,12 @@ __all__ = [
     "load_packed",
     "lower",
     "lower_with_reads",
+    "require_targets",
+    "rounded_in_float32",
     "save_packed",
+    "write_c",
+    "write_onnx",
+    "write_qonnx",
 ]
 
 _HOMES = {
@@ -53,7 +62,12 @@ _HOMES = {
     "load_packed": "packed",
     "lower": "lowering",
     "lower_with_reads": "lowering",
+    "require_targets": "certification",
+    "rounded_in_float32": "float32",
     "save_packed": "packed",
+    "write_c": "c",
+    "write_onnx": "onnx_qdq",
+    "write_qonnx": "qonnx",
 }
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,7 +44,9 @@ class Certificate:
             ``not run``.
         n_test_images: Images the integer reference was scored on.
         integer_accuracy: Its fraction of images classified correctly.
-        network_accuracy: The same of the fake-quantized network, on the same images.
+        network_accuracy: The same of the fake-quantized network, measured after its training;
+            `None` where it was not.
+        n_images: Images that every target computed; slow ones took fewer, see their outputs.
         seconds: Wall time of it all.
     """
 
@@ -57,13 +58,14 @@ class Certificate:
     targets: tuple[TargetResult, ...]
     n_test_images: int
     integer_accuracy: float
-    network_accuracy: float
+    network_accuracy: float | None
+    n_images: int
     seconds: float
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that ran failed, and the packed file holds what was predicted."""
-        return not self.failures and self.is_size_right
+        """Whether something ran, nothing failed, and the packed file holds what was predicted."""
+        return self.n_passed > 0 and not self.failures and self.is_size_right
 
     @property
     def is_size_right(self) -> bool:
@@ -100,14 +102,6 @@ class Certificate:
             "n_test_images": self.n_test_images,
             "integer_accuracy": self.integer_accuracy,
             "network_accuracy": self.network_accuracy,
+            "n_images": self.n_images,
             "seconds": self.seconds,
         }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Certificate:
-        """Return the certificate written by `to_json`."""
-        fields = {key: document[key] for key in cls.__dataclass_fields__}
-        fields["candidate"] = str(document["candidate"])
-        fields["files"] = tuple(FileSize(**file) for file in document["files"])
-        fields["targets"] = tuple(TargetResult(**target) for target in document["targets"])
-        return cls(**fields)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -83,10 +85,21 @@ def export_graph(  # one for each option of a format
             write_qonnx(graph, path, profile=profile)
         case "c":
             vectors = None if images is None else _vectors(graph, images)
-            write_c(graph, path, vectors=vectors, target=target)
             if target == "cortex-m":
-                build_cortex_m(path)
+                _write_image(graph, path, vectors)
+            else:
+                write_c(graph, path, vectors=vectors)
     return Exported(format, path, graph.size_bits / 8, _size(path))
+
+
+def _write_image(graph: IntegerGraph, path: Path, vectors: TestVectors | None) -> None:
+    """Write sources and image; nothing if the image cannot be built."""
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch) / "c"
+        write_c(graph, built, vectors=vectors, target="cortex-m")
+        build_cortex_m(built)
+        write_c(graph, path, vectors=vectors, target="cortex-m")
+        shutil.copy2(built / "network.elf", path / "network.elf")
 
 
 def _vectors(graph: IntegerGraph, images: npt.NDArray[np.float32]) -> TestVectors:

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 from torch import nn
 
-from bitscout.errors import RunError, UnsupportedError
+from bitscout.errors import ConfigError, TrainingError, UnsupportedError
 from bitscout.export import Certificate, TargetResult
 from bitscout.hardware import size_report
 from bitscout.pipeline.components import Components
 from bitscout.pipeline.config import CertificateConfig
-from bitscout.pipeline.directory import RunDirectory
+from bitscout.pipeline.directory import RunDirectory, write_errors_explained
 from bitscout.pipeline.events import CertificateFinished, CertificateStarted, Listener
 from bitscout.pipeline.records import FinalRecord
 from bitscout.pipeline.reload import reload_network
@@ -78,26 +83,55 @@ def certify_finals(
         listener(CertificateFinished(record, certificate))
 
 
-def certify_network(
+def certify_network(  # everything a certificate depends on
     run: RunDirectory,
     record: FinalRecord,
     module: nn.Module,
     source: TestImages,
     space: SearchSpace,
     config: CertificateConfig,
+    *,
+    is_kept: bool = True,
 ) -> Certificate:
     """Export one network into its folder, verify it, and write ``certificate.json``.
 
-    A network without an exact integer form gets a certificate that says so.
+    A network without an exact integer form gets a certificate that says so. An earlier
+    certificate is taken away first, so that none is ever older than its files.
+
+    Args:
+        run: Its directory, locked by the caller.
+        record: Which network.
+        module: It, fake-quantized.
+        source: The test images.
+        space: The run's space.
+        config: Targets and images.
+        is_kept: Whether to write into the network's folder; else nothing there changes.
     """
+    if not is_kept:
+        with tempfile.TemporaryDirectory() as scratch:
+            return _certified(record, module, source, space, config, Path(scratch))
+    folder = run.path / record.folder / record.name
+    with write_errors_explained(folder):
+        (folder / CERTIFICATE).unlink(missing_ok=True)
+    certificate = _certified(record, module, source, space, config, folder)
+    run.write_json(folder / CERTIFICATE, certificate.to_json())
+    return certificate
+
+
+def _certified(
+    record: FinalRecord,
+    module: nn.Module,
+    source: TestImages,
+    space: SearchSpace,
+    config: CertificateConfig,
+    folder: Path,
+) -> Certificate:
     from bitscout.export import certify  # ONNX and the rest: only where they are used
 
-    folder = run.path / record.folder / record.name
-    policy = record.candidate.policy
-    size = size_report(space.layers(record.candidate.values), policy)
+    size = size_report(space.layers(record.candidate.values), record.candidate.policy)
     accuracy = record.metrics["test_accuracy"]
     try:
-        certificate = certify(
+        return certify(
             module,
             source,
             folder,
@@ -107,36 +141,48 @@ def certify_network(
             n_images=config.images,
             targets=config.targets,
         )
-    except UnsupportedError as error:
-        failed = TargetResult("integer graph", "lowering", "failed", str(error))
-        certificate = Certificate(
-            candidate=record.name,
-            predicted_bytes=size.size_bits / 8,
-            packed_bytes=0,
-            n_layers=len(policy),
-            files=(),
-            targets=(failed,),
-            n_test_images=0,
-            integer_accuracy=0.0,
-            network_accuracy=accuracy,
-            seconds=0.0,
-        )
-    run.write_json(folder / CERTIFICATE, certificate.to_json())
-    return certificate
+    except (UnsupportedError, TrainingError, ConfigError) as error:
+        reason = str(error)
+        return _failed_certificate(record.name, size.size_bits / 8, "integer graph", reason)
+
+
+def _failed_certificate(name: str, predicted: float, target: str, reason: str) -> Certificate:
+    return Certificate(
+        candidate=name,
+        predicted_bytes=predicted,
+        packed_bytes=0,
+        n_layers=0,
+        files=(),
+        targets=(TargetResult(target, "", "failed", reason),),
+        n_test_images=0,
+        integer_accuracy=0.0,
+        network_accuracy=None,
+        n_images=0,
+        seconds=0.0,
+    )
 
 
 def read_certificate(run: RunDirectory, record: FinalRecord) -> Certificate | None:
     """Return a network's certificate, `None` before there is one.
 
-    Raises:
-        RunError: If the file is damaged.
+    A damaged one, or one of another network, counts as failed and says so.
     """
     path = run.path / record.folder / record.name / CERTIFICATE
     if not path.is_file():
         return None
-    document = run.read_json(path)
     try:
-        return Certificate.from_json(document)
-    except (KeyError, TypeError, AttributeError) as error:
-        msg = f"{path} is damaged ({error!r}). Delete it and make it again: bitscout verify"
-        raise RunError(msg) from error
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document["candidate"] = str(document["candidate"])
+        certificate = TypeAdapter(Certificate).validate_python(document)
+        if certificate.candidate != record.name:
+            msg = f"it is that of {certificate.candidate}"
+            raise ValueError(msg)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        problem = str(error).splitlines()[0]
+        reason = (
+            f"{path} is damaged ({problem}). Make it again: bitscout verify {run.path} "
+            f"--candidate {record.name}"
+        )
+        size = record.metrics["size_bytes"]
+        return _failed_certificate(record.name, size, "certificate", reason)
+    return certificate

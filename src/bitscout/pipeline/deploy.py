@@ -99,11 +99,13 @@ def export_final(
     from bitscout.export import export_graph  # ONNX and the rest: only where they are used
 
     record = result.record(name)
-    graph = _lower(result, record, space)
-    folder = result.directory / record.folder / record.name
+    path = result.directory / record.folder / record.name / request.file_name
+    if out is not None:
+        _check_out(result, out)
+        path = out
     return export_graph(
-        graph,
-        out or folder / request.file_name,
+        _lower(result, record, space),
+        path,
         format=request.format,
         storage=request.storage or "int8",
         profile=request.profile,
@@ -121,6 +123,9 @@ def verify_final(
 ) -> Certificate:
     """Export and verify one network again, and write its certificate.
 
+    With fewer targets or images than the run's nothing is written: a partial check must not take
+    the place of a whole one.
+
     Args:
         result: The run.
         name: A final network or baseline.
@@ -133,11 +138,24 @@ def verify_final(
     """
     record = result.record(name)
     run = RunDirectory(result.directory)
-    config = config or result.config.certificate
+    configured = result.config.certificate
+    config = config or configured
+    is_whole = set(config.targets) >= set(configured.targets)
+    is_whole = is_whole and config.images >= configured.images
     space = space or _space(result)
     module = result.load(record.name, space=space)
+    source = TestImages(result.data())
     with run.lock():
-        return certify_network(run, record, module, TestImages(result.data()), space, config)
+        return certify_network(run, record, module, source, space, config, is_kept=is_whole)
+
+
+def _check_out(result: RunResult, out: Path) -> None:
+    """Refuse to write over the run's own files, devices and the like."""
+    home, target = result.directory.resolve(), out.resolve()
+    is_special = out.exists() and not (out.is_file() or out.is_dir())
+    if is_special or (out.exists() and target.is_relative_to(home)):
+        msg = f"{out} is {'no file' if is_special else 'part of the run'}. Give another --out."
+        raise ConfigError(msg)
 
 
 def _space(result: RunResult) -> SearchSpace:

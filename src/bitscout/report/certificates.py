@@ -107,7 +107,7 @@ def size_sentences(certificate: Certificate) -> list[str]:
     if certificate.files:
         excess = certificate.packed_bytes - predicted
         sentences.append(
-            f"Searched size {predicted:,.1f} bytes, packed weights and biases "
+            f"Searched size {_count(predicted)} bytes, packed weights and biases "
             f"{certificate.packed_bytes:,} bytes ({100 * excess / predicted:+.2f} %: every "
             "layer's bits are rounded up to bytes)."
         )
@@ -116,7 +116,7 @@ def size_sentences(certificate: Certificate) -> list[str]:
         f"biases; the rest is {file.rest}."
         for file in certificate.files
     ]
-    if certificate.n_test_images:
+    if certificate.n_test_images and certificate.network_accuracy is not None:
         sentences.append(
             f"Accuracy of the integers on all {certificate.n_test_images:,} test images: "
             f"{format_percent(certificate.integer_accuracy)} %, of the network in PyTorch "
@@ -160,14 +160,19 @@ def certificate_table(certificate: Certificate) -> RenderableType:
 
 def exported_lines(name: str, exported: Exported) -> list[str]:
     """Return what ``export`` prints."""
-    searched = f"{exported.predicted_bytes:,.1f} bytes of weights and biases were searched."
+    searched = f"{_count(exported.predicted_bytes)} bytes of weights and biases were searched"
+    what = "bytes of sources and what was built" if exported.format == "c" else "bytes"
     lines = [
         f"Network {name} as {exported.format}: {exported.path}",
-        f"{exported.file_bytes:,} bytes; {searched}",
+        f"{exported.file_bytes:,} {what}; {searched}.",
     ]
     if exported.format == "c":
         lines.append(f"Test it with: make -C {exported.path} test")
     return lines
+
+
+def _count(size_bytes: float) -> str:
+    return f"{size_bytes:,.3f}".rstrip("0").rstrip(".")
 
 
 def _target_row(target: TargetResult) -> TargetRow:
@@ -191,8 +196,8 @@ def _details(target: TargetResult) -> str:
     parts = ["on 8-bit steps"] if target.grid == "8 bit" else []
     if "flash_bytes" in details:
         parts.append(f"flash {details['flash_bytes']:,} B")
-        parts.append(f"RAM {details['ram_bytes']:,} B")
-        parts.append(f"{details['instructions']:,} instructions")
+        parts.append(f"RAM with stack {details['ram_bytes']:,} B")
+        parts.append(f"{details['instructions']:,} instructions an image")
         parts.append(f"{details['instructions_per_mac']:.1f} per MAC")
     elif "arena_bytes" in details:
         parts.append(f"RAM {details['arena_bytes']:,} B")

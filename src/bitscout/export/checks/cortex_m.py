@@ -56,13 +56,14 @@ def build_cortex_m(folder: Path) -> None:
     missing = _missing_tools(exclude="qemu-system-arm")
     if missing:
         msg = (
-            f"The sources for a Cortex-M are in {folder}, but an image needs a compiler and there "
-            f"is {missing}. Then build it with: make -C {folder} cortex-m"
+            f"An image for a Cortex-M needs a compiler, and there is {missing}. Nothing was "
+            "written; without `--target cortex-m` only C is written, which needs none."
         )
         raise UnsupportedError(msg)
     built = run_tool(["make", "cortex-m"], folder=folder, timeout_s=BUILD_TIMEOUT_S)
     if not built.is_good:
-        msg = f"The image in {folder} {_why_not_built(built.stderr, CortexMMemory())}."
+        reason = _why_not_built(built.stderr, CortexMMemory())
+        msg = f"The image for a Cortex-M was not built: {reason}. Nothing was written."
         raise ExportError(msg)
 
 

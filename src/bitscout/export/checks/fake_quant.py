@@ -66,7 +66,7 @@ def _layer_by_layer(module: nn.Module, lowered: Lowered, inputs: CheckInputs) ->
     layers = layer_agreement(module, lowered, images)
     total = total_agreement(layers)
     is_equal = not rounded_in_float32(lowered.graph)
-    worst = max(layers, key=lambda layer: (layer.max_steps, layer.mismatch_rate))
+    worst = max(layers, key=lambda layer: (not layer.is_good, layer.max_steps, layer.mismatches))
     result = TargetResult(
         name=TARGET,
         setting="fake-quant, layer by layer",
@@ -81,7 +81,7 @@ def _layer_by_layer(module: nn.Module, lowered: Lowered, inputs: CheckInputs) ->
             "worst_tensor": worst.name if worst.mismatches else "",
         },
     )
-    if total.mismatches == 0 or (not is_equal and total.is_good):
+    if total.mismatches == 0 or (not is_equal and worst.is_good and total.is_good):
         return result
     return replace(result, state="failed", reason=_complaint(worst, total))
 

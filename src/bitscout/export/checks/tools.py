@@ -30,8 +30,9 @@ class Finished:
 
 
 def find_c_compiler() -> list[str] | None:
-    """Return the command of ``$CC``, or of the first of cc, gcc and clang that is there."""
-    for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+    """Return the command of ``$CC`` if that is set, else the first of cc, gcc and clang."""
+    chosen = os.environ.get("CC")
+    for command in (chosen,) if chosen else ("cc", "gcc", "clang"):
         words = shlex.split(command)
         if words and shutil.which(words[0]):
             return words
