@@ -21,6 +21,7 @@ from bitscout.core import LayerBits, QuantPolicy
 from bitscout.errors import UnsupportedError
 from bitscout.export.float32 import rounded_in_float32
 from bitscout.export.lowering import lower
+from bitscout.export.packed_structure import is_same
 from bitscout.export.reference import Reference
 from bitscout.networks import build_network, resnet
 from bitscout.quantization import Add, layer_names
@@ -116,6 +117,19 @@ def test_fine_tuned_weights_equal_their_integers():
     assert_equal_integers(trained(quantized(net, x), x), x)
 
 
+class Joining(nn.Module):
+    """Two convolutions, and a last layer that reads what a function makes of their results."""
+
+    def __init__(self, join, last):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 4, 1) for _ in range(2))
+        self.join = join
+        self.last = last
+
+    def forward(self, x):
+        return self.last(self.join(*[conv(x) for conv in self.convs]))
+
+
 LONE = {
     "convolution": (nn.Conv2d(3, 4, 3, padding=1), (3, 5, 6)),
     "linear": (nn.Linear(6, 4), (6,)),
@@ -124,6 +138,14 @@ LONE = {
     "pool last": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2, ceil_mode=True)), (3, 5, 5)),
     "max pool last": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), (3, 6, 6)),
     "upsampling": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(3)), (3, 3, 3)),
+    "sum by keyword": (
+        Joining(lambda a, b: torch.add(a, other=b), nn.Conv2d(4, 3, 1)),
+        (3, 5, 5),
+    ),
+    "sum by two keywords": (
+        Joining(lambda a, b: torch.add(input=a, other=b), nn.Conv2d(4, 3, 1)),
+        (3, 5, 5),
+    ),
     "padding": (nn.Sequential(nn.ZeroPad2d((1, 0, 2, 0)), nn.Conv2d(3, 4, 3)), (3, 5, 5)),
     "padding behind a relu": (
         nn.Sequential(nn.Conv2d(3, 3, 1), nn.ZeroPad2d(1), nn.ReLU6(), nn.Conv2d(3, 4, 3)),
@@ -139,6 +161,40 @@ def test_small_networks_equal_their_integers(name):
     module = quantized(net, x, exact_steps=False).double()
     lowered = assert_equal_integers(module, x.double())
     assert lowered.graph[lowered.graph.output].shape == tuple(module(x[:1].double()).shape[1:])
+
+
+def pooled(x):
+    return F.max_pool2d(x, 2, 1)
+
+
+CLAMPED_PARTS = {
+    "pooled ReLU": lambda a, b: (pooled(F.relu(a)), pooled(b)),
+    "pooled ReLU6": lambda a, b: (pooled(F.relu6(a)), pooled(b)),
+    "pooled clamp": lambda a, b: (pooled(a.clamp(-0.1, 0.2)), pooled(b)),
+    "pooled twice": lambda a, b: (pooled(pooled(F.relu(a))), pooled(pooled(b))),
+    "ReLU of a pooled clamp": lambda a, b: (F.relu(pooled(a.clamp(-0.1, 0.2))), pooled(b)),
+    "clamp of a pooled ReLU": lambda a, b: (pooled(F.relu(a)).clamp(-0.1, 0.2), pooled(b)),
+    "flat ReLU": lambda a, b: (F.relu(a).flatten(1), b.flatten(1)),
+    "flat pooled ReLU": lambda a, b: (pooled(F.relu(a)).flatten(1), b.flatten(1)),
+    "joined ReLU": lambda a, b: (torch.cat([pooled(F.relu(a)), pooled(a)], 1), pooled(b)),
+}
+
+
+@pytest.mark.parametrize("name", CLAMPED_PARTS)
+def test_parts_of_a_concatenation_share_its_grid(name):
+    parts = CLAMPED_PARTS[name]
+    x = images_like((3, 5, 5))
+    y = torch.cat(parts(*[torch.zeros(1, 4, 5, 5)] * 2), 1)
+    last = nn.Conv2d(y.shape[1], 3, 1) if y.ndim == 4 else nn.Linear(y.shape[1], 3)
+    net = Joining(lambda a, b: torch.cat(parts(a, b), 1), last)
+    module = quantized(net, x, exact_steps=False).double()
+    graph = assert_equal_integers(module, x.double()).graph
+    concats = [op for op in graph if op.kind == "concat"]
+    assert concats
+    for concat in concats:
+        assert concat.grid.is_signed
+        for part in concat.inputs:
+            assert is_same(graph[part].grid, concat.grid)
 
 
 class Branches(nn.Module):

@@ -66,6 +66,7 @@ FUNCTIONS = {
     "difference": (lambda x: x - F.relu(x), "`sub`", "no integer form"),
     "number added": (lambda x: x + 1, "`add`", "belongs in the bias"),
     "scaled sum": (lambda x: torch.add(x, x, alpha=2), "`add`", "Add two results"),
+    "sum into a tensor": (lambda x: torch.add(x, x, out=None), "`add`", "way not known here"),
     "tensor added": (lambda x: x + torch.ones(4, 1, 1), "`add`", "Put it into the bias"),
     "mean of channels": (lambda x: x.mean(1), "`mean`", "Use dim=(2, 3)"),
     "mixed images": (lambda x: x.view(-1, 50).view(len(x), -1), "`view`", "Flatten to (n,"),

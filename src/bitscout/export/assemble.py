@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from bitscout.errors import UnsupportedError
 from bitscout.export.expressions import (
@@ -39,8 +38,6 @@ from bitscout.export.windows import Windows
 
 __all__ = ["Assembler"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 _GridKey = tuple[int, float, int, int, int]
 
 
@@ -109,8 +106,7 @@ class Assembler:
                 return self.add(Concat(self.free_name(name), tuple(parts), expr.shape, grid))
             case Flat():
                 source = self.quantize(expr.source, grid, f"{name}.map")
-                used = self[source].grid
-                return self.add(Flatten(self.free_name(name), (source,), expr.shape, used))
+                return self._flatten(source, expr, name)
             case Padded():
                 msg = (
                     "it reads zeros padded around a tensor (ZeroPad2d or `pad`), which only a "
@@ -120,13 +116,17 @@ class Assembler:
 
     def _quantize_part(self, part: Expr, grid: Grid, name: str) -> str:
         """Return the codes of one part of a concatenation: all parts keep the whole range."""
+        if isinstance(part, MaxPooled):
+            return self._max_pool(self._quantize_part(part.source, grid, name), part, name)
+        if isinstance(part, Flat):
+            return self._flatten(self._quantize_part(part.source, grid, name), part, name)
         if not isinstance(part, Clamped):
             return self.quantize(part, grid, name)
         narrow = clamped_grid(grid, part.low, part.high)
         if (narrow.quant_min, narrow.quant_max) == (grid.quant_min, grid.quant_max):
             return self._quantize_part(part.source, grid, name)
         if narrow.quant_max == grid.quant_max and narrow.quant_min == grid.zero_point:
-            source = self.quantize(part.source, grid, f"{name}.signed")
+            source = self._quantize_part(part.source, grid, f"{name}.signed")
             return self.add(Relu(self.free_name(name), (source,), part.shape, grid))
         # The same codes, under the grid that all parts share: the factor is 1.
         source = self.quantize(part.source, narrow, f"{name}.clamped")
@@ -150,6 +150,9 @@ class Assembler:
         return self.add(
             Rescale(self.free_name(name), inputs, total.shape, grid, multiplier, shift, divisor)
         )
+
+    def _flatten(self, source: str, expr: Flat, name: str) -> str:
+        return self.add(Flatten(self.free_name(name), (source,), expr.shape, self[source].grid))
 
     def _max_pool(self, source: str, expr: MaxPooled, name: str) -> str:
         used = self[source].grid

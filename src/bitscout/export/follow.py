@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NoReturn
 
 from torch import Tensor
@@ -29,6 +30,8 @@ from bitscout.export.recording import Call, Recording, Value
 from bitscout.quantization import QuantModule
 
 __all__ = ["Follower"]
+
+Shape = tuple[int, ...]
 
 _EXPRS = (Image, Total, Clamped, MaxPooled, Joined, Flat, Padded)
 _ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
@@ -86,9 +89,8 @@ class Follower:
             return self._lower_module(call)
         args = self._replaced(call.args)
         kwargs = {key: self._replaced(item) for key, item in call.kwargs.items()}
-        if call.function in _ADDITIONS:
-            return self._add(call, *args, **kwargs)
-        handler = HANDLERS.get(call.function)
+        is_addition = call.function in _ADDITIONS
+        handler = partial(self._add, call) if is_addition else HANDLERS.get(call.function)
         if handler is None:
             _refuse(f"it has no integer form. {_ADVICE}")
         try:
@@ -123,19 +125,21 @@ class Follower:
             )
         return structure
 
-    def _add(self, call: Call, a: object, b: object, alpha: float = 1) -> Expr:
-        if isinstance(a, _EXPRS) and isinstance(b, int | float) and b == 0:
-            return a  # `sum([a, b])` begins so.
-        if not isinstance(a, _EXPRS) or not isinstance(b, _EXPRS) or alpha != 1:
+    def _add(
+        self, call: Call, shape: Shape, input: object, other: object, alpha: float = 1
+    ) -> Expr:
+        if isinstance(input, _EXPRS) and isinstance(other, int | float) and other == 0:
+            return input  # `sum([a, b])` begins so.
+        if not isinstance(input, _EXPRS) or not isinstance(other, _EXPRS) or alpha != 1:
             _refuse(
                 "it adds a number, or a multiple of a tensor. Add two results of the network; a "
                 "constant belongs in the bias of a layer."
             )
-        if a.shape != b.shape:
-            _refuse(f"it adds shapes {a.shape} and {b.shape}. Make them equal.")
+        if input.shape != other.shape:
+            _refuse(f"it adds shapes {input.shape} and {other.shape}. Make them equal.")
         name = self._name(call)
-        terms = self._graph.total(a, name).terms + self._graph.total(b, name).terms
-        return Total(a.shape, terms)
+        terms = self._graph.total(input, name).terms + self._graph.total(other, name).terms
+        return Total(shape, terms)
 
     def _average(self, average: Averaged, name: str) -> Total:
         terms = []

@@ -94,6 +94,12 @@ class Grid:
         """Whether these are int32 sums and not codes."""
         return self.bit_width == SUM_BITS
 
+    def is_equal(self, other: Grid) -> bool:
+        """Whether both hold the same integers, for the same real numbers."""
+        mine = (self.bit_width, self.quant_min, self.quant_max, self.zero_point)
+        others = (other.bit_width, other.quant_min, other.quant_max, other.zero_point)
+        return mine == others and np.array_equal(self.scale, other.scale)
+
     @classmethod
     def sums(cls, scale: FloatArray) -> Grid:
         """Return the grid of int32 sums with these steps."""
@@ -259,7 +265,8 @@ class IntegerGraph:
             have a step of its own, so compare ``integer * step``, not integers: `scores`.
 
     Raises:
-        ExportError: If a name is missing, late or used twice.
+        ExportError: If a name is missing, late or used twice, or codes are concatenated that do
+            not share one grid.
     """
 
     ops: tuple[Op, ...]
@@ -274,9 +281,22 @@ class IntegerGraph:
                 msg = f"Operation {op.name!r} must be unique and come after its inputs {missing}."
                 raise ExportError(msg)
             seen.add(op.name)
+            if isinstance(op, Concat):
+                self._check_concat(op)
         if self.output not in seen:
             msg = f"The output {self.output!r} must be an operation of the graph."
             raise ExportError(msg)
+
+    def _check_concat(self, op: Concat) -> None:
+        for name in op.inputs:
+            grid = self[name].grid
+            # Sums may have a step for every channel.
+            if not (grid.is_sums and op.grid.is_sums) and not grid.is_equal(op.grid):
+                msg = (
+                    f"Concatenation {op.name!r} has codes of {op.grid}, but its part {name!r} has "
+                    f"codes of {grid}. Bring all parts to one grid with a `Rescale`."
+                )
+                raise ExportError(msg)
 
     def __iter__(self) -> Iterator[Op]:
         """Iterate over the operations."""
