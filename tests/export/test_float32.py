@@ -82,6 +82,14 @@ def test_operands_of_an_addition_need_steps_that_are_near(exponent, is_exact):
     assert rounded_in_float32(network) == (() if is_exact else ("codes",))
 
 
+def test_a_quotient_of_a_sum_of_operands_is_not_proved():
+    # PyTorch divides every operand, then adds: two roundings.
+    a, b = (Input(name, (2, 4, 4), Grid(np.array(0.5), 8, 0, 255)) for name in "ab")
+    for divisor, is_exact in ((1, True), (2, False), (3, False)):
+        network = IntegerGraph((a, b, rescale(0.5, divisor, inputs=("a", "b"))), "codes")
+        assert rounded_in_float32(network) == (() if is_exact else ("codes",))
+
+
 def test_sums_of_a_pool_count_its_window():
     rows = Windows(((0, 256),), ((0, 258),), (256, 258))
     codes = Input("image", (1, 256, 258), Grid(np.array(1.0), 8, 0, 255))

@@ -54,7 +54,9 @@ def _is_exact(op: Op, graph: IntegerGraph, found: Mapping[str, FloatArray]) -> b
         is_power = bool((odd == 1).all()) and not op.grid.is_sums
         is_near_no_tie = bool((op.divisor < MAX_DIVISOR).all())
         is_sum_exact = _largest_sum(op.inputs, graph, found) <= FLOAT32_MAX
-        return is_power and is_near_no_tie and is_sum_exact
+        # PyTorch divides every operand by itself, and adds the rounded quotients.
+        is_divided_once = len(op.inputs) == 1 or bool((op.divisor == 1).all())
+        return is_power and is_near_no_tie and is_divided_once and is_sum_exact
     return True
 
 
