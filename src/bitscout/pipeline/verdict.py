@@ -98,7 +98,7 @@ def _judge_one(final: Sequence[FinalRecord], baseline: FinalRecord, n_test: int)
     return Verdict(
         baseline=baseline.label,
         rival=rival.label,
-        is_twin=baseline.number is not None,
+        is_twin=rival.number == baseline.number is not None,
         outcome=outcome,
         accuracy_gain=gain,
         size_ratio=ratio,
@@ -107,8 +107,9 @@ def _judge_one(final: Sequence[FinalRecord], baseline: FinalRecord, n_test: int)
 
 
 def _rival(final: Sequence[FinalRecord], baseline: FinalRecord) -> FinalRecord:
-    if baseline.number is not None:
-        return next(record for record in final if record.number == baseline.number)
+    twins = [record for record in final if record.number == baseline.number is not None]
+    if twins:
+        return twins[0]
     others = [record for record in final if record.candidate != baseline.candidate] or final
     smaller = [record for record in others if _size(record) <= _size(baseline)]
     if not smaller:
