@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=30)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--only", default="", help="networks whose name begins so")
+    parser.add_argument("--first", type=int, default=0, help="the first candidate to take")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -117,7 +118,8 @@ def main() -> None:
     with args.out.open("w", newline="") as file:
         writer = None
         for name, network, policy in networks(args.candidates):
-            if not name.startswith(args.only):
+            number = int(name.rpartition(" ")[2]) if name.startswith("BOMP") else args.first
+            if not name.startswith(args.only) or number < args.first:
                 continue
             settle(network, calibration)
             module = post_training_quantize(network, policy, calibration).eval()
@@ -129,7 +131,7 @@ def main() -> None:
                     Path(folder),
                     candidate=name,
                     predicted_bits=bits_of(module, policy),
-                    network_accuracy=0.0,
+                    network_accuracy=None,
                     n_images=args.images,
                     targets=TARGETS,
                 )
