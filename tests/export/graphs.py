@@ -143,7 +143,7 @@ class GraphBuilder:
         ratios = np.stack(
             np.broadcast_arrays(*[np.atleast_1d(s.grid.scale / grid.scale) for s in sources])
         )
-        multiplier, shift = fixed_point(ratios)
+        multiplier, shift = fixed_point(ratios, int(np.max(divisor)))
         return self.add(
             Rescale(
                 f"rescale{len(self.ops)}",

@@ -10,7 +10,7 @@ from torch import nn
 from bitscout.core import LayerBits, QuantPolicy
 from bitscout.errors import UnsupportedError
 from bitscout.export.bounds import check_no_overflow, magnitudes
-from bitscout.export.graph import Grid
+from bitscout.export.graph import Grid, Rescale
 from bitscout.export.lowering import lower
 from bitscout.export.reference import Reference
 from bitscout.quantization import QuantConfig, post_training_quantize
@@ -100,6 +100,21 @@ def test_products_of_a_rescale_stay_in_an_int64():
     out = b.to_grid([sums] * 4, grid)
     with pytest.raises(UnsupportedError, match="more than an int64 holds"):
         check_no_overflow(b.build(out, one_step=False))
+
+
+def test_a_divisor_and_a_shift_stay_in_an_int64():
+    b = GraphBuilder(0)
+    grid = b.grid(0.5)
+    ones = np.array([[1]])
+    for shift, divisor, fits in ((62, 1, True), (61, 3, True), (62, 2, False), (61, 4, False)):
+        b.add(Rescale("out", (b.input((1, 2, 2)),), (1, 2, 2), grid, ones, np.array([shift]),
+                      np.array([[1, divisor], [1, 1]])))  # fmt: skip
+        graph = b.build("out", one_step=False)
+        if fits:
+            check_no_overflow(graph)
+            continue
+        with pytest.raises(UnsupportedError, match=r"'out' divides by .*, more than an int64"):
+            check_no_overflow(graph)
 
 
 def test_an_output_that_could_overflow_is_refused():

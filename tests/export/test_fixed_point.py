@@ -67,6 +67,22 @@ def test_a_tiny_ratio_makes_zero_of_every_int32(ratio):
     assert result.tolist() == [0, 0]
 
 
+@given(
+    st.one_of(ratios, st.floats(2.0**-40, 2.0**-25)),
+    st.one_of(st.integers(1, 2**31 - 1), st.integers(1, 64)),
+)
+def test_a_divisor_lowers_the_largest_shift_where_every_result_is_zero(ratio, divisor):
+    multiplier, shift = fixed_point(np.array([[ratio]]), divisor)
+    m, s = int(multiplier[0, 0]), int(shift[0])
+    assert divisor << s < 2**63
+    full, most = (int(x.item()) for x in fixed_point(np.array([[ratio]])))
+    if s == most:
+        assert m == full
+        return
+    for factor, power in ((m, s), (full, most)):
+        assert round(Fraction(INT32_MAX * factor, divisor << power)) == 0
+
+
 @pytest.mark.parametrize("bad", [0.0, -0.5, np.nan, np.inf, -np.inf, 2.0**30])
 def test_ratios_that_no_integer_can_stand_for_are_refused(bad):
     with pytest.raises(ExportError, match=r"positive, finite and below 2\*\*30"):
@@ -75,7 +91,9 @@ def test_ratios_that_no_integer_can_stand_for_are_refused(bad):
 
 @given(
     st.one_of(st.integers(-(2**62) + 1, 2**62 - 1), st.integers(-20, 20)),
-    st.one_of(st.integers(1, 2**62 - 1), st.integers(1, 20), st.sampled_from((2**61, 2**62 - 1))),
+    st.one_of(
+        st.integers(1, 2**63 - 1), st.integers(1, 20), st.sampled_from((2**61, 2**62, 2**63 - 1))
+    ),
 )
 def test_division_rounds_half_to_even(numerator, denominator):
     expected = round(Fraction(numerator, denominator))

@@ -14,7 +14,16 @@ from tests.export.random_graphs import random_net
 
 from bitscout.errors import ExportError
 from bitscout.export import packed_container
-from bitscout.export.graph import Concat, Conv, Grid, Input, IntegerGraph, MaxPool, Rescale
+from bitscout.export.graph import (
+    Concat,
+    Conv,
+    Grid,
+    Input,
+    IntegerGraph,
+    MaxPool,
+    Rescale,
+    SumPool,
+)
 from bitscout.export.packed import load_packed, packed_account, save_packed
 from bitscout.export.packed_container import from_bytes, to_bytes
 from bitscout.export.packed_streams import (
@@ -26,6 +35,7 @@ from bitscout.export.packed_streams import (
 )
 from bitscout.export.packed_structure import decode, encode, is_same
 from bitscout.export.reference import Reference
+from bitscout.export.windows import Windows
 
 NETS = {
     "tiny": tiny_net,
@@ -426,6 +436,26 @@ def test_any_other_value_in_the_structure_is_refused_or_a_graph(data):
         return
     assert isinstance(graph, IntegerGraph)
     assert is_same(decode(encode(graph)), graph)
+
+
+@pytest.mark.parametrize(
+    ("factors", "complaint"),
+    [
+        ({"multiplier": [[1]], "shift": [62], "divisor": 2}, "'out' divides by"),
+        ({"multiplier": [[2**31 - 1]] * 2**4, "shift": [0]}, "products of"),
+    ],
+)
+def test_a_file_whose_integers_would_overflow_is_refused(factors, complaint, tmp_path):
+    sums = "sums" if "divisor" not in factors else "image"
+    image = Input("image", (1, 2900, 2900), Grid(np.array(0.5), 8, 0, 255))
+    windows = Windows(((0, 2900),), ((0, 2900),), (2900, 2900))
+    pool = SumPool("sums", ("image",), (1, 1, 1), Grid.sums(np.array(0.5)), windows)
+    values = {key: np.array(value) for key, value in factors.items()}
+    shape = (1, 1, 1) if sums == "sums" else image.shape
+    out = Rescale("out", (sums,) * len(values["multiplier"]), shape, image.grid, **values)
+    save_packed(IntegerGraph((image, pool, out), "out"), tmp_path / "net")
+    with pytest.raises(ExportError, match=rf"net is not a packed network: .*{complaint}.*again"):
+        load_packed(tmp_path / "net")
 
 
 def test_a_graph_that_contradicts_itself_is_not_written(tmp_path):

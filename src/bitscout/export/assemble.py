@@ -145,7 +145,7 @@ class Assembler:
         divisor = np.asarray(np.lcm.reduce([term.divisor for term in terms]))
         scales = [term.scale * (divisor // term.divisor).max() for term in terms]
         ratios = np.stack(np.broadcast_arrays(*[np.atleast_1d(s / grid.scale) for s in scales]))
-        multiplier, shift = fixed_point(ratios)
+        multiplier, shift = fixed_point(ratios, int(divisor.max()))
         inputs = tuple(term.tensor for term in terms)
         return self.add(
             Rescale(self.free_name(name), inputs, total.shape, grid, multiplier, shift, divisor)

@@ -28,7 +28,9 @@ from bitscout.export.graph import (
 __all__ = ["check_no_overflow", "magnitudes"]
 
 FloatArray = npt.NDArray[np.float64]
-INT64_HEADROOM = 2.0**62  # `half_even_divide` takes numerators below.
+# What `half_even_divide` takes numerators and denominators below.
+INT64_HEADROOM = 2.0**62
+INT64_LIMIT = 2.0**63
 
 
 def magnitudes(graph: IntegerGraph) -> dict[str, FloatArray]:
@@ -43,7 +45,7 @@ def magnitudes(graph: IntegerGraph) -> dict[str, FloatArray]:
 
 
 def check_no_overflow(graph: IntegerGraph) -> None:
-    """Check that every sum fits in an int32 and every product of a `Rescale` in an int64.
+    """Check that every sum fits in an int32, and a `Rescale`'s products and divisors in an int64.
 
     Raises:
         UnsupportedError: Naming the layer, and what its sums can reach.
@@ -69,6 +71,14 @@ def _check_products(op: Rescale, found: Mapping[str, FloatArray]) -> None:
         msg = (
             f"Rescaling to {op.name!r} needs products of {np.max(products):.4g}, more than an "
             "int64 holds. Give the layer before fewer weight or activation bits."
+        )
+        raise UnsupportedError(msg)
+    # No rounding of a float64 hides a denominator that is too large: the limit is a float64.
+    denominator = float(np.exp2(op.shift.max()) * op.divisor.max())
+    if denominator >= INT64_LIMIT:
+        msg = (
+            f"Rescaling to {op.name!r} divides by {denominator:.4g}, more than an int64 holds. "
+            "Use a smaller shift or smaller pooling windows."
         )
         raise UnsupportedError(msg)
     # The last step has no saturation that int32 logits could rely on.

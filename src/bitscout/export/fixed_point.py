@@ -30,21 +30,21 @@ FloatArray = npt.NDArray[np.float64]
 INT32_MAX = 2**31 - 1
 MULTIPLIER_BITS = 31
 MAX_SHIFT = 62  # So that the shifted one, and half of it, fit in an int64.
-# Products up to here are exact in float64, and its division by a power of two is, too.
-EXACT_FLOAT64 = 2**53
 
 
-def fixed_point(ratios: FloatArray) -> tuple[IntArray, IntArray]:
+def fixed_point(ratios: FloatArray, largest_divisor: int = 1) -> tuple[IntArray, IntArray]:
     """Return multipliers and shifts that stand for real factors.
 
     Args:
         ratios: Positive factors, shape ``(n_operands, n_channels)``.
+        largest_divisor: D, or the largest of several.
 
     Returns:
         ``(M, S)`` of shapes ``(n_operands, n_channels)`` and ``(n_channels,)`` with
         ``ratios = M / 2**S`` up to half a unit of the largest M of the channel, which is in
-        ``[2**30, 2**31)``. Where that needs a shift beyond 62 the multipliers are smaller: every
-        result is 0 there, whatever int32 comes in.
+        ``[2**30, 2**31)``. Where that needs a shift with which ``D 2**S`` is 2**63 or more, the
+        shift and the multipliers are smaller: the result of an operand is 0 there, whatever int32
+        comes in.
 
     Raises:
         ExportError: If a factor is not positive and finite, or 2**30 or more.
@@ -64,7 +64,8 @@ def fixed_point(ratios: FloatArray) -> tuple[IntArray, IntArray]:
     shift = (MULTIPLIER_BITS - np.frexp(largest)[1]).astype(np.int64)
     # Rounding up to 2**31 is one bit too many.
     shift -= np.rint(np.ldexp(largest, shift)) >= 2.0**MULTIPLIER_BITS
-    shift = np.minimum(shift, MAX_SHIFT)
+    # A D of b bits and an S of 63 - b: beyond, x r is below 2**(b - 2), and D at least 2**(b - 1).
+    shift = np.minimum(shift, MAX_SHIFT + 1 - largest_divisor.bit_length())
     return np.rint(np.ldexp(ratios, shift)).astype(np.int64), shift
 
 
@@ -73,7 +74,7 @@ def half_even_divide(numerator: IntArray, denominator: IntArray | int) -> IntArr
 
     Args:
         numerator: Any shape, ``|numerator| < 2**62``.
-        denominator: Positive, below ``2**62``, broadcastable.
+        denominator: Positive, any int64, broadcastable.
 
     Example:
         >>> half_even_divide(np.array([-3, -1, 1, 3, 5, 6]), 2).tolist()

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from bitscout.errors import ExportError
+from bitscout.errors import ExportError, UnsupportedError
+from bitscout.export.bounds import check_no_overflow
 from bitscout.export.graph import IntegerGraph
 from bitscout.export.packed_container import from_bytes, read_file, to_bytes, write_file
 from bitscout.export.packed_structure import decode, encode
@@ -74,7 +75,7 @@ def load_packed(path: Path) -> IntegerGraph:
 
     Raises:
         ExportError: If the file is missing, truncated, damaged, of something else or of a newer
-            version, or contradicts itself.
+            version, contradicts itself, or has integers that could overflow.
     """
     return _read(Path(path))[0]
 
@@ -92,8 +93,10 @@ def _read(path: Path) -> tuple[IntegerGraph, PackedAccount]:
     content = read_file(path)
     try:
         arrays = from_bytes(content)
-        return decode(arrays), _account(arrays, len(content))
-    except ExportError as error:
+        graph = decode(arrays)
+        check_no_overflow(graph)
+        return graph, _account(arrays, len(content))
+    except (ExportError, UnsupportedError) as error:
         msg = f"{path} is not a packed network: {error} Copy or export it again."
         raise ExportError(msg) from error
 

@@ -197,7 +197,7 @@ def _with_factors(op: Rescale, record: Record, sources: tuple[Op, ...]) -> Resca
     elif "divisor" in record.fields:
         divisor = np.array(record.integer("divisor", 1, INT32_MAX), dtype=np.int64)
     if "multiplier" not in record.fields:
-        multiplier, shift = fixed_point(rescale_ratios(op.grid, sources))
+        multiplier, shift = fixed_point(rescale_ratios(op.grid, sources), int(divisor.max()))
         return replace(op, multiplier=multiplier, shift=shift, divisor=divisor)
     shift = np.array(record.integers("shift", None, 0, MAX_SHIFT), dtype=np.int64)
     if shift.size not in (1, op.shape[0]):

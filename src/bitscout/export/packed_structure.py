@@ -176,7 +176,7 @@ def _factors(op: Rescale, sources: tuple[Op, ...]) -> dict[str, Any]:
     if op.divisor.ndim or op.divisor != 1:
         found["divisor"] = op.divisor.tolist()
     try:
-        derived = fixed_point(rescale_ratios(op.grid, sources))
+        derived = fixed_point(rescale_ratios(op.grid, sources), int(op.divisor.max()))
     except ExportError:
         derived = None
     if derived is None or not is_same(derived, (op.multiplier, op.shift)):
