@@ -20,7 +20,6 @@ __all__ = ["Constants"]
 
 IntArray = npt.NDArray[np.int64]
 VALUES_PER_LINE = 16
-ITEM_BYTES = {"uint8_t": 1, "uint16_t": 2, "int32_t": 4, "uint32_t": 4}
 
 
 @dataclass
