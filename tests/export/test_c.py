@@ -1,7 +1,9 @@
 """The generated C: the integers of the reference, no warnings, no undefined behaviour."""
 
+import errno
 import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,6 +281,42 @@ def test_a_folder_of_ours_is_replaced_and_another_is_not(tmp_path):
     with pytest.raises(ExportError, match="was not written by bitscout"):
         write_c(graph, foreign)
     assert [f.name for f in foreign.iterdir()] == ["thesis.tex"]
+
+
+def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    _, graph = tiny_net()
+    vectors = one_vector(graph)
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file" / "net", Path("/proc/net_of_bitscout")):
+        with pytest.raises(ExportError, match=f"Cannot write '{folder}'.*Choose another folder"):
+            write_c(graph, folder, vectors=vectors)
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("also_back", [False, True])
+def test_the_old_folder_survives_when_the_new_one_cannot_be_moved(
+    tmp_path, monkeypatch, also_back
+):
+    _, graph = tiny_net()
+    folder = tmp_path / "net"
+    write_c(graph, folder, name="old", vectors=one_vector(graph))
+    move = Path.rename
+
+    def rename(self, target):
+        if self.name == "new" or (also_back and self.name == "old"):
+            raise OSError(errno.ENOSPC, "no space left")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(ExportError, match="no space left") as caught:
+        write_c(graph, folder, name="new", vectors=one_vector(graph))
+    (found,) = tmp_path.iterdir()
+    if also_back:
+        found /= "old"
+        assert f"The folder that was there is now {str(found)!r}" in str(caught.value)
+    else:
+        assert found == folder
+    assert (found / "old.c").is_file()
 
 
 def test_what_is_too_large_is_refused_and_nothing_is_left(tmp_path):

@@ -97,7 +97,8 @@ def write_c(
 
     Raises:
         ConfigError: If `name` or `target` is not one C or this function knows.
-        ExportError: If the folder has something else in it.
+        ExportError: If the folder has something else in it, or cannot be written; one that an
+            earlier call wrote is still there then.
         UnsupportedError: If the graph does not fit the limits of the C code.
     """
     if not C_NAME.fullmatch(name) or name in RESERVED:
@@ -160,19 +161,44 @@ def _filled(file: str, name: str, **values: int) -> str:
 
 
 def _write_folder(folder: Path, files: Mapping[str, str]) -> None:
-    is_ours = (folder / MARK).is_file()
-    if folder.exists() and not is_ours and not (folder.is_dir() and not any(folder.iterdir())):
-        msg = f"{folder} exists and was not written by bitscout. Choose another folder."
-        raise ExportError(msg)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        whole, old = scratch / "new", scratch / "old"
+        _refuse_foreign(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    whole, old = scratch / "new", scratch / "old"
+    try:
         whole.mkdir()
         for file, text in files.items():
             (whole / file).write_text(text, encoding="ascii")
         if folder.exists():
             folder.rename(old)
         whole.rename(folder)
+    except OSError as error:
+        raise _not_written(folder, error, _put_back(old, folder)) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if folder.exists() or not old.exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    is_ours = (folder / MARK).is_file()
+    if folder.exists() and not is_ours and not (folder.is_dir() and not any(folder.iterdir())):
+        msg = f"{folder} exists and was not written by bitscout. Choose another folder."
+        raise ExportError(msg)
+
+
+def _put_back(old: Path, folder: Path) -> str:
+    """Move the folder that was there back; return where it is if that fails, too."""
+    try:
+        if old.exists():
+            old.rename(folder)
+    except OSError:
+        return f" The folder that was there is now {str(old)!r}."
+    return ""
+
+
+def _not_written(folder: Path, error: OSError, note: str = "") -> ExportError:
+    reason = error.strerror or type(error).__name__
+    return ExportError(f"Cannot write {str(folder)!r}: {reason}. Choose another folder.{note}")
