@@ -1,5 +1,6 @@
 """Compiled C and the Cortex-M image as checks: passed, failed, not run, and why."""
 
+import os
 import re
 import shutil
 
@@ -10,6 +11,8 @@ from tests.export.special_graphs import additions, dilated, image_of_sums, many_
 
 from bitscout.errors import UnsupportedError
 from bitscout.export.c import CortexMMemory, write_c
+from bitscout.export.c.header import macs
+from bitscout.export.c.program import Program
 from bitscout.export.checks import cortex_m, host_c, tools
 from bitscout.export.checks.cortex_m import check_cortex_m, require_cortex_m_tools
 from bitscout.export.checks.host_c import check_host_c, require_c_compiler
@@ -46,6 +49,15 @@ def test_every_image_is_compared(tmp_path):
     inputs.outputs[-1, 3] += 2
     (result,) = check_host_c(graph, inputs)
     assert (result.state, result.mismatches, result.max_lsb) == ("failed", 1, 2)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("most", "n_images"), [(1, 16), (18.5, 18), (100, 20)])
+def test_a_large_network_runs_fewer_images_but_sixteen(tmp_path, monkeypatch, most, n_images):
+    builder, graph = tiny_net()
+    monkeypatch.setattr(host_c, "MAX_MACS", int(most * macs(Program.of(graph))))
+    (result,) = check_host_c(graph, inputs_for(builder, graph, tmp_path))
+    assert (result.state, result.outputs) == ("passed", 10 * n_images)
 
 
 def test_without_a_compiler_nothing_is_run(tmp_path, monkeypatch):
@@ -152,6 +164,33 @@ def test_an_emulator_that_says_nothing_is_a_failure(tmp_path, monkeypatch):
     (result,) = check_cortex_m(graph, inputs_for(builder, graph, tmp_path))
     assert result.state == "failed"
     assert result.reason.startswith("the image stopped after 0 of 30 outputs")
+
+
+@needs_cortex_m
+@pytest.mark.parametrize("odd", ["stack_bytes 9", "output 99999999999", "output 4294967296"])
+def test_an_emulator_that_says_something_odd_is_a_failure(tmp_path, monkeypatch, odd):
+    builder, graph = tiny_net()
+    lines = "\n".join(["output 1"] * 29 + ["output 1" if "stack" in odd else odd, odd])
+    monkeypatch.setenv("QEMU", script(tmp_path / "qemu", f"echo '{lines}'"))
+    (result,) = check_cortex_m(graph, inputs_for(builder, graph, tmp_path))
+    assert result.state == "failed"
+    assert result.reason.startswith("the image stopped after ")
+
+
+def test_instructions_are_counted_in_64_bits():
+    text = "output 7\ninstructions 18446744073709551615\nwrong ²\nPASS\noutput 1 2\n"
+    assert cortex_m._numbers(text) == {"output": [7], "instructions": [2**64 - 1]}
+
+
+@needs_cortex_m
+@pytest.mark.parametrize("printed", ["", "one line", "text data\nx y z", "text\n1 2"])
+def test_sizes_that_cannot_be_read_are_a_failure(tmp_path, monkeypatch, printed):
+    builder, graph = tiny_net()
+    script(tmp_path / "arm-none-eabi-size", f"printf '{printed}'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (result,) = check_cortex_m(graph, inputs_for(builder, graph, tmp_path), n_images=1)
+    assert result.state == "failed"
+    assert result.reason.startswith("arm-none-eabi-size gave no sizes")
 
 
 @needs_cortex_m

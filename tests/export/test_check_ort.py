@@ -3,8 +3,10 @@
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 from tests.export.graphs import residual_net, tiny_net
 
+from bitscout.export.checks import ort
 from bitscout.export.checks.ort import LEVELS, check_onnxruntime
 from bitscout.export.checks.result import CheckInputs
 from bitscout.export.onnx_qdq import write_onnx
@@ -80,3 +82,14 @@ def test_damaged_and_absent_files_fail_with_a_reason(tmp_path):
 
         assert [r.state for r in results] == ["failed"] * 4
         assert all("ONNXRuntimeError" in r.reason and "\n" not in r.reason for r in results)
+
+
+def test_an_error_without_a_message_is_a_failure(tmp_path, monkeypatch):
+    b, graph = tiny_net()
+
+    def fail(*args):
+        raise state.Fail
+
+    monkeypatch.setattr(ort, "run_onnx", fail)
+    results = check_onnxruntime(graph, tmp_path / "net.onnx", inputs_of(b, graph, tmp_path, n=2))
+    assert [(r.state, r.reason) for r in results] == [("failed", "no message")] * 4

@@ -31,6 +31,7 @@ PACKAGES = {
     "qemu-system-arm": "qemu-system-arm",
     "make": "make",
 }
+NUMBER = re.compile(r"[0-9]{1,20}")  # Of 64 bits.
 OVERFLOW = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
 
 
@@ -93,12 +94,18 @@ def check_cortex_m(
     ran = run_tool(["make", "qemu"], folder=folder, timeout_s=RUN_TIMEOUT_S)
     # QEMU writes what the program prints to its own standard error.
     printed = _numbers(ran.stdout.decode("ascii", "replace") + ran.stderr)
-    outputs = np.array(printed.get("output", []), dtype=np.uint32).view(np.int32)
+    words = [word for word in printed.get("output", []) if word < 2**32]
+    outputs = np.array(words, dtype=np.uint32).view(np.int32)
     if outputs.size != expected.size:
         n_outputs = f"{outputs.size} of {expected.size} outputs"
         return [_failed(f"the image stopped after {n_outputs}: {first_line(ran.stderr)}")]
+    if not {"instructions", "stack_bytes"} <= printed.keys():
+        return [_failed(f"the image stopped after its outputs: {first_line(ran.stderr)}")]
+    sizes = _sizes(folder)
+    if not sizes:
+        return [_failed("arm-none-eabi-size gave no sizes of the network")]
     actual = graph_outputs(outputs, graph[graph.output].shape)
-    details = _details(graph, folder, printed)
+    details = _details(graph, sizes, printed)
     return [compare_integers(TARGET, SETTING, expected, actual, details, scores=graph.scores)]
 
 
@@ -147,18 +154,24 @@ def _numbers(text: str) -> dict[str, list[int]]:
     numbers: dict[str, list[int]] = {}
     for line in text.splitlines():
         words = line.split()
-        if len(words) == 2 and words[1].isdecimal():
+        if len(words) == 2 and NUMBER.fullmatch(words[1]):
             numbers.setdefault(words[0], []).append(int(words[1]))
     return numbers
 
 
-def _details(
-    graph: IntegerGraph, folder: Path, printed: dict[str, list[int]]
-) -> dict[str, int | float]:
-    """Return what the network itself takes: not the test vectors, not the start-up code."""
+def _sizes(folder: Path) -> tuple[int, ...]:
+    """Return the bytes of code, data and zeroed data, or nothing if they cannot be read."""
     command = ["arm-none-eabi-size", f"{NAME}.o"]
     sized = run_tool(command, folder=folder, timeout_s=BUILD_TIMEOUT_S)
-    text, data, bss = (int(word) for word in sized.stdout.split(b"\n")[1].split()[:3])
+    found = re.match(rb".*\n\s*(\d+)\s+(\d+)\s+(\d+)\s", sized.stdout)
+    return tuple(int(size) for size in found.groups()) if found else ()
+
+
+def _details(
+    graph: IntegerGraph, sizes: tuple[int, ...], printed: dict[str, list[int]]
+) -> dict[str, int | float]:
+    """Return what the network itself takes: not the test vectors, not the start-up code."""
+    text, data, bss = sizes
     instructions, stack = printed["instructions"][0], printed["stack_bytes"][0]
     program = Program.of(graph)
     return {

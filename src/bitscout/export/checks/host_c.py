@@ -21,6 +21,9 @@ __all__ = ["check_host_c", "require_c_compiler"]
 TARGET, SETTING, NAME = "C99", "host", "network"
 COMPILE_TIMEOUT_S = 120.0
 RUN_TIMEOUT_S = 600.0
+# Of all images together: what a slow machine computes in that time. Large networks run fewer.
+MAX_MACS = 2 * 10**11
+MIN_IMAGES = 16
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 HOW_TO_INSTALL = "no C compiler: install gcc or clang, or set CC"
 
@@ -37,32 +40,37 @@ def require_c_compiler() -> None:
 
 
 def check_host_c(graph: IntegerGraph, inputs: CheckInputs) -> list[TargetResult]:
-    """Write, compile and run the network on all images; warnings are errors."""
+    """Write, compile and run the network on as many images as time allows.
+
+    Warnings of the compiler are errors.
+    """
     compiler = find_c_compiler()
     if compiler is None:
         return [not_run(TARGET, SETTING, HOW_TO_INSTALL)]
     folder = inputs.scratch / "host_c"
-    codes = {name: values[:1] for name, values in inputs.codes.items()}
-    write_c(graph, folder, name=NAME, vectors=TestVectors(codes, inputs.outputs[:1]))
     program = Program.of(graph)
+    n_images = max(MIN_IMAGES, MAX_MACS // max(1, macs(program)))
+    codes = {name: values[:n_images] for name, values in inputs.codes.items()}
+    expected = inputs.outputs[:n_images]
+    first = {name: values[:1] for name, values in codes.items()}
+    write_c(graph, folder, name=NAME, vectors=TestVectors(first, expected[:1]))
     (folder / "runner.c").write_text(runner_text(program), encoding="ascii")
     sources = ["runner.c", f"{NAME}.c"]
     command = [*compiler, *WARNINGS, "-O2", "-o", "runner", *sources]
     compiled = run_tool(command, folder=folder, timeout_s=COMPILE_TIMEOUT_S)
     if not compiled.is_good:
         return [_failed(first_line(compiled.stderr, "error", "stopped"))]
-    stored = stored_codes(graph, inputs.codes)
+    stored = stored_codes(graph, codes)
     images = np.concatenate([stored[op.name] for op in graph.inputs], axis=1)
     ran = run_tool(
         [str(folder / "runner")], folder=folder, timeout_s=RUN_TIMEOUT_S, stdin=images.tobytes()
     )
-    if not ran.is_good or len(ran.stdout) != 4 * inputs.outputs.size:
-        n_bytes = f"{len(ran.stdout)} of {4 * inputs.outputs.size} bytes of output"
+    if not ran.is_good or len(ran.stdout) != 4 * expected.size:
+        n_bytes = f"{len(ran.stdout)} of {4 * expected.size} bytes of output"
         return [_failed(f"the program stopped after {n_bytes}: {first_line(ran.stderr)}")]
     flat = np.frombuffer(ran.stdout, dtype=np.int32)
     outputs = graph_outputs(flat, graph[graph.output].shape)
     details = _details(program)
-    expected = inputs.outputs
     return [compare_integers(TARGET, SETTING, expected, outputs, details, scores=graph.scores)]
 
 

@@ -15,6 +15,7 @@ from bitscout.export.checks.result import (
     compare_reals,
     not_run,
 )
+from bitscout.export.checks.tools import first_line
 from bitscout.export.float32 import rounded_in_float32
 from bitscout.export.graph import IntegerGraph
 from bitscout.export.onnx_qdq.payload import STORAGE_KEY
@@ -62,7 +63,7 @@ def check_onnxruntime(
         try:
             outputs, properties = run_onnx(path, inputs.images, level, threads)
         except errors as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(str(error))
             results.append(TargetResult(TARGET, setting, "failed", reason))
             continue
         setting = f"{properties.get(STORAGE_KEY, 'foreign')}, {setting}"
