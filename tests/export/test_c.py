@@ -281,6 +281,13 @@ def test_a_folder_of_ours_is_replaced_and_another_is_not(tmp_path):
     with pytest.raises(ExportError, match="was not written by bitscout"):
         write_c(graph, foreign)
     assert [f.name for f in foreign.iterdir()] == ["thesis.tex"]
+    (ours / "main.c").write_text("x")
+    (ours / "new_test").write_text("made by the Makefile")
+    with pytest.raises(ExportError, match=r"'main\.c' was not written by bitscout"):
+        write_c(graph, ours, name="new", vectors=one_vector(graph))
+    (ours / "main.c").unlink()
+    write_c(graph, ours, name="new", vectors=one_vector(graph))
+    assert not (ours / "new_test").exists()
 
 
 def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path):

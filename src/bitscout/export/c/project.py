@@ -29,7 +29,9 @@ __all__ = ["CortexMMemory", "TestVectors", "write_c"]
 IntArray = npt.NDArray[np.int64]
 DEFAULT_VECTORS = 3
 # The file by which a folder is known to be ours.
-MARK = "bitscout.mk"
+MARK = "bitscout-files.txt"
+# What the Makefile makes.
+BUILT = ("_test", ".o", ".elf")
 C_NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESERVED = {"test", "cortex_m", "main", "int", "void", "static", "const", "output"}
 
@@ -110,12 +112,13 @@ def write_c(
     vectors = vectors or TestVectors.random(graph)
     files = _files(graph, name, vectors)
     files["Makefile"] = _filled("host.mk", name)
-    files[MARK] = "# Made by bitscout: this folder may be replaced.\n"
     if target == "cortex-m":
         memory = memory or CortexMMemory()
         files["Makefile"] += _filled("cortex_m.mk", name, **vars(memory))
         files["cortex_m.c"] = _filled("cortex_m.c", name)
         files["cortex_m.ld"] = _filled("cortex_m.ld", name)
+    # Next time these may be replaced.
+    files[MARK] = "\n".join([MARK, *files, ""])
     _write_folder(Path(folder), files)
 
 
@@ -183,9 +186,14 @@ def _write_folder(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    is_ours = (folder / MARK).is_file()
-    if folder.exists() and not is_ours and not (folder.is_dir() and not any(folder.iterdir())):
-        msg = f"{folder} exists and was not written by bitscout. Choose another folder."
+    if not folder.exists():
+        return
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else {folder.name}
+    mark = folder / MARK
+    known = mark.read_text(encoding="ascii").split() if mark.is_file() else []
+    foreign = sorted(n for n in names - set(known) if known == [] or not n.endswith(BUILT))
+    if foreign:
+        msg = f"{folder} exists and {foreign[0]!r} was not written by bitscout. Choose another."
         raise ExportError(msg)
 
 
