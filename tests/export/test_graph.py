@@ -7,6 +7,7 @@ import pytest
 
 from bitscout.errors import ExportError
 from bitscout.export.graph import Concat, Grid, Input, IntegerGraph
+from bitscout.export.reference import Reference
 
 SIGNED = Grid(np.array(0.5), 8, -127, 127)
 
@@ -17,7 +18,10 @@ def joined(first, second, whole):
 
 
 def test_codes_on_one_grid_are_concatenated():
-    joined(SIGNED, replace(SIGNED, scale=np.array(0.5)), SIGNED)
+    graph = joined(SIGNED, replace(SIGNED, scale=np.array(0.5)), SIGNED)
+    a, b = np.full((1, 2, 3, 3), 5), np.full((1, 2, 3, 3), -7)
+    both = Reference(graph).run_codes({"a": a, "b": b})
+    np.testing.assert_array_equal(both, np.concatenate([a, b], axis=1))
 
 
 @pytest.mark.parametrize(
@@ -41,4 +45,6 @@ def test_codes_on_several_grids_are_not_concatenated(other):
 
 def test_sums_are_concatenated_with_a_step_for_every_channel():
     first, second = Grid.sums(np.array([1.0, 2.0])), Grid.sums(np.array([3.0, 4.0]))
-    joined(first, second, Grid.sums(np.arange(1.0, 5.0)))
+    graph = joined(first, second, Grid.sums(np.arange(1.0, 5.0)))
+    scores = graph.scores(np.ones((1, 4, 3, 3), dtype=np.int64))
+    np.testing.assert_array_equal(scores[0, :, 0, 0], [1.0, 2.0, 3.0, 4.0])
