@@ -4,6 +4,7 @@
 from bitscout.core.budget import Budget
 from bitscout.core.candidate import Candidate, Value, Values, canonical_json
 from bitscout.core.layer import BIAS_BITS, Layer, LayerGraph, LayerKind, Node, Op
+from bitscout.core.layer_arrays import LayerArrays
 from bitscout.core.metrics import METRIC_DIRECTIONS, Metrics
 from bitscout.core.objective import BompScore, FrontObjective, Objective
 from bitscout.core.pareto import hypervolume_2d, pareto_mask
@@ -18,6 +19,7 @@ __all__ = [
     "Candidate",
     "FrontObjective",
     "Layer",
+    "LayerArrays",
     "LayerBits",
     "LayerGraph",
     "LayerKind",

@@ -1,6 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a candidate costs, computed from its layers alone, without PyTorch."""
 
+from bitscout.hardware.model import HardwareModel, LayerModel, constant, layer_kinds, tunable
+from bitscout.hardware.registry import HardwareSpec, hardware_names, load_hardware
+from bitscout.hardware.report import CostReport, LayerCost
 from bitscout.hardware.size import SizeReport, size_report
 
-__all__ = ["SizeReport", "size_report"]
+__all__ = [
+    "CostReport",
+    "HardwareModel",
+    "HardwareSpec",
+    "LayerCost",
+    "LayerModel",
+    "SizeReport",
+    "constant",
+    "hardware_names",
+    "layer_kinds",
+    "load_hardware",
+    "size_report",
+    "tunable",
+]
