@@ -213,7 +213,8 @@ class LayerArrays:
     def n_weights(self) -> IntArray:
         """Number of weights, biases not counted."""
         taps = self.kernel_height * self.kernel_width
-        return self.out_channels * (self.in_channels // self.groups) * taps
+        per_channel = (self.in_channels // self.groups) * taps
+        return np.asarray(self.out_channels * per_channel, dtype=np.int64)
 
     @property
     def n_biases(self) -> IntArray:
