@@ -1,29 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composition: configuration, evaluation, search, final training and results of a run."""
+"""Composition: configuration, evaluation, search, final training and results of a run.
 
-from bitscout.pipeline.api import search
-from bitscout.pipeline.config import RunConfig
-from bitscout.pipeline.deploy import DeployRequest, export_final, verify_final
-from bitscout.pipeline.directory import RunDirectory, next_free_directory
-from bitscout.pipeline.events import (
-    CertificateFinished,
-    CertificateStarted,
-    Event,
-    FinalFinished,
-    FinalStarted,
-    Listener,
-    SearchStarted,
-    StageProgress,
-    TrialFinished,
-    TrialStarted,
-    ignore_events,
-)
-from bitscout.pipeline.explanation import ExplainReport, explain
-from bitscout.pipeline.load import dump_config, load_config, make_config, preset_names, preset_text
-from bitscout.pipeline.records import FinalRecord, TrialRecord
-from bitscout.pipeline.results import RunResult, load_result
-from bitscout.pipeline.run import resume_search, run_search
-from bitscout.pipeline.verdict import Verdict
+The names below are imported when they are first used: most of them bring PyTorch, and what a
+built-in network costs needs none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitscout.pipeline.api import search
+    from bitscout.pipeline.config import RunConfig
+    from bitscout.pipeline.deploy import DeployRequest, export_final, verify_final
+    from bitscout.pipeline.directory import RunDirectory, next_free_directory
+    from bitscout.pipeline.events import (
+        CertificateFinished,
+        CertificateStarted,
+        Event,
+        FinalFinished,
+        FinalStarted,
+        Listener,
+        SearchStarted,
+        StageProgress,
+        TrialFinished,
+        TrialStarted,
+        ignore_events,
+    )
+    from bitscout.pipeline.explanation import ExplainReport, explain
+    from bitscout.pipeline.front import front_points, reference_point
+    from bitscout.pipeline.load import (
+        dump_config,
+        load_config,
+        make_config,
+        preset_names,
+        preset_text,
+    )
+    from bitscout.pipeline.measuring import OnnxWriter, onnx_writer
+    from bitscout.pipeline.records import FinalRecord, TrialRecord
+    from bitscout.pipeline.results import RunResult, load_result
+    from bitscout.pipeline.run import resume_search, run_search
+    from bitscout.pipeline.verdict import Verdict
 
 __all__ = [
     "CertificateFinished",
@@ -35,6 +53,7 @@ __all__ = [
     "FinalRecord",
     "FinalStarted",
     "Listener",
+    "OnnxWriter",
     "RunConfig",
     "RunDirectory",
     "RunResult",
@@ -47,15 +66,70 @@ __all__ = [
     "dump_config",
     "explain",
     "export_final",
+    "front_points",
     "ignore_events",
     "load_config",
     "load_result",
     "make_config",
     "next_free_directory",
+    "onnx_writer",
     "preset_names",
     "preset_text",
+    "reference_point",
     "resume_search",
     "run_search",
     "search",
     "verify_final",
 ]
+
+_HOMES = {
+    "CertificateFinished": "events",
+    "CertificateStarted": "events",
+    "DeployRequest": "deploy",
+    "Event": "events",
+    "ExplainReport": "explanation",
+    "FinalFinished": "events",
+    "FinalRecord": "records",
+    "FinalStarted": "events",
+    "Listener": "events",
+    "OnnxWriter": "measuring",
+    "RunConfig": "config",
+    "RunDirectory": "directory",
+    "RunResult": "results",
+    "SearchStarted": "events",
+    "StageProgress": "events",
+    "TrialFinished": "events",
+    "TrialRecord": "records",
+    "TrialStarted": "events",
+    "Verdict": "verdict",
+    "dump_config": "load",
+    "explain": "explanation",
+    "export_final": "deploy",
+    "front_points": "front",
+    "ignore_events": "events",
+    "load_config": "load",
+    "load_result": "results",
+    "make_config": "load",
+    "next_free_directory": "directory",
+    "onnx_writer": "measuring",
+    "preset_names": "load",
+    "preset_text": "load",
+    "reference_point": "front",
+    "resume_search": "run",
+    "run_search": "run",
+    "search": "api",
+    "verify_final": "deploy",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # a module's names are of any type
+    """Import `name` from its home (PEP 562)."""
+    if name not in _HOMES:
+        msg = f"module 'bitscout.pipeline' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"bitscout.pipeline.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__
