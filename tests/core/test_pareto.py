@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitscout.core import hypervolume_2d, pareto_mask
+from bitscout.core import hypervolume, pareto_mask
 from bitscout.errors import ConfigError
 
 # Few distinct values, so that ties and duplicates are common.
@@ -59,7 +59,7 @@ def test_points_of_wrong_rank_are_refused():
 def test_hypervolume_of_a_staircase_is_the_triangular_number(n):
     # Points (i, n-1-i) and reference (n, n): columns of heights 1, 2, ..., n.
     Y = np.array([[i, n - 1 - i] for i in range(n)], dtype=float)
-    assert hypervolume_2d(Y, np.array([n, n])) == n * (n + 1) / 2
+    assert hypervolume(Y, np.array([n, n])) == n * (n + 1) / 2
 
 
 @given(Y=point_sets(2))
@@ -72,15 +72,54 @@ def test_hypervolume_equals_the_sum_of_dominated_grid_cells(Y):
             inside = x1 <= ref_point[0] and y1 <= ref_point[1]
             if inside and any(row[0] <= x0 and row[1] <= y0 for row in Y):
                 expected += (x1 - x0) * (y1 - y0)
-    assert hypervolume_2d(Y, ref_point) == pytest.approx(expected, rel=1e-12)
+    assert hypervolume(Y, ref_point) == pytest.approx(expected, rel=1e-12)
 
 
 def test_points_at_or_beyond_the_reference_add_nothing():
     Y = np.array([[1.0, 3.0], [3.0, 1.0], [5.0, 0.0]])
-    assert hypervolume_2d(Y, np.array([3.0, 3.0])) == 0.0
-    assert hypervolume_2d(np.empty((0, 2)), np.array([3.0, 3.0])) == 0.0
+    assert hypervolume(Y, np.array([3.0, 3.0])) == 0.0
+    assert hypervolume(np.empty((0, 2)), np.array([3.0, 3.0])) == 0.0
 
 
-def test_hypervolume_refuses_three_objectives():
-    with pytest.raises(ConfigError, match=r"got \(1, 3\)"):
-        hypervolume_2d(np.zeros((1, 3)), np.zeros(3))
+@pytest.mark.parametrize("n_objectives", [1, 2, 3, 4])
+def test_hypervolume_equals_inclusion_and_exclusion_over_boxes(n_objectives):
+    # Independent of any sweep: the union of boxes [y, ref] by inclusion-exclusion.
+    @given(Y=point_sets(n_objectives).map(lambda Y: Y[:6]))
+    def check(Y):
+        ref_point = np.linspace(1.5, 3.0, n_objectives)
+        boxes = [row for row in Y if (row < ref_point).all()]
+        expected = 0.0
+        for size in range(1, len(boxes) + 1):
+            for chosen in itertools.combinations(boxes, size):
+                corner = np.max(chosen, axis=0)
+                expected += (-1) ** (size + 1) * np.prod(ref_point - corner)
+        assert hypervolume(Y, ref_point) == pytest.approx(expected, rel=1e-10, abs=1e-10)
+
+    check()
+
+
+@pytest.mark.parametrize("n_objectives", [2, 3, 4])
+def test_hypervolume_agrees_with_optuna_on_random_fronts(n_objectives):
+    from optuna._hypervolume import compute_hypervolume
+
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        Y = rng.random((40, n_objectives))
+        ref_point = np.full(n_objectives, 1.1)
+        expected = compute_hypervolume(Y, ref_point)
+        assert hypervolume(Y, ref_point) == pytest.approx(expected, rel=1e-10)
+
+
+def test_hypervolume_ignores_the_order_of_rows_and_objectives():
+    rng = np.random.default_rng(1)
+    Y, ref_point = rng.random((30, 3)), np.array([1.0, 1.1, 1.2])
+    expected = hypervolume(Y, ref_point)
+    for axes in itertools.permutations(range(3)):
+        shuffled = rng.permutation(Y)[:, axes]
+        assert hypervolume(shuffled, ref_point[list(axes)]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(5, 4), (2, 3)])
+def test_hypervolume_refuses_five_objectives_and_a_reference_of_another_length(n, d):
+    with pytest.raises(ConfigError, match=rf"d from 1 to 4, got \(1, {n}\) and \({d},\)"):
+        hypervolume(np.zeros((1, n)), np.zeros(d))

@@ -15,6 +15,8 @@ from bitscout.pipeline.components import build_components
 from bitscout.pipeline.finals import select_networks, uniform_policy
 from bitscout.training import evaluate, load_dataset
 
+FRONT = ("val_accuracy", "size_bytes")
+
 
 def trial(number, accuracy, size):
     return TrialRecord(
@@ -28,8 +30,8 @@ def trial(number, accuracy, size):
 
 def test_no_limit_or_a_loose_one_trains_the_whole_front():
     trials = [trial(0, 0.5, 100), trial(1, 0.9, 1000)]
-    assert select_networks(trials, (0, 1), None) == trials
-    assert select_networks(trials, (0, 1), 2) == trials
+    assert select_networks(trials, (0, 1), None, FRONT) == trials
+    assert select_networks(trials, (0, 1), 2, FRONT) == trials
 
 
 def test_limit_keeps_the_networks_that_span_the_front():
@@ -39,9 +41,9 @@ def test_limit_keeps_the_networks_that_span_the_front():
         trial(2, 0.81, 1_100),
         trial(3, 0.9, 9_000),
     ]
-    kept = select_networks(trials, (0, 1, 2, 3), 3)
+    kept = select_networks(trials, (0, 1, 2, 3), 3, FRONT)
     assert [t.number for t in kept] == [0, 1, 3]
-    assert len(select_networks(trials, (0, 1, 2, 3), 1)) == 1
+    assert len(select_networks(trials, (0, 1, 2, 3), 1, FRONT)) == 1
 
 
 def test_uniform_policy_is_the_nearest_in_size(make_tiny_config):
@@ -185,7 +187,7 @@ def test_the_best_trial_is_always_trained():
     # The best by score is the small one, which adds least hypervolume.
     trials = [trial(0, 0.80, 1000), trial(1, 0.81, 1100), trial(2, 0.9, 9000)]
     trials[1] = replace(trials[1], values=(2.0,))
-    assert 1 in [t.number for t in select_networks(trials, (0, 1, 2), 1)]
+    assert 1 in [t.number for t in select_networks(trials, (0, 1, 2), 1, FRONT)]
 
 
 def test_finals_on_disk_are_not_trained_again(make_tiny_config, fake_training, tmp_path):

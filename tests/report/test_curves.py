@@ -23,7 +23,7 @@ def test_every_point_of_an_equal_score_line_has_that_score(objective):
 
 
 def test_the_running_hypervolume_never_falls_and_ends_at_that_of_the_run(complete):
-    volumes = running_hypervolume(complete.complete)
+    volumes = running_hypervolume(complete.complete, complete.front_metrics)
     assert len(volumes) == len(complete.complete)
     assert volumes == sorted(volumes)
     assert volumes[-1] == pytest.approx(complete.hypervolume(), rel=1e-12)
@@ -32,7 +32,7 @@ def test_the_running_hypervolume_never_falls_and_ends_at_that_of_the_run(complet
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_there_is_no_area_before_two_trials(complete, n):
-    assert running_hypervolume(complete.complete[:n]) == [0.0] * n
+    assert running_hypervolume(complete.complete[:n], complete.front_metrics) == [0.0] * n
 
 
 def test_nothing_is_the_best_of_nothing():

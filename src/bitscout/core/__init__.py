@@ -7,7 +7,7 @@ from bitscout.core.layer import BIAS_BITS, Layer, LayerGraph, LayerKind, Node, O
 from bitscout.core.layer_arrays import LayerArrays
 from bitscout.core.metrics import METRIC_DIRECTIONS, Metrics
 from bitscout.core.objective import BompScore, FrontObjective, Objective
-from bitscout.core.pareto import hypervolume_2d, pareto_mask
+from bitscout.core.pareto import hypervolume, pareto_mask
 from bitscout.core.policy import LayerBits, QuantPolicy
 from bitscout.core.seeding import child_rng, child_seed
 
@@ -33,6 +33,6 @@ __all__ = [
     "canonical_json",
     "child_rng",
     "child_seed",
-    "hypervolume_2d",
+    "hypervolume",
     "pareto_mask",
 ]

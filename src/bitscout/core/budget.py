@@ -15,6 +15,7 @@ __all__ = ["Budget"]
 _BOUNDS = {
     "size_kb": ("size_bytes", 1000.0),
     "peak_memory_kb": ("peak_memory_bytes", 1000.0),
+    "flash_kb": ("flash_bytes", 1000.0),
     "latency_ms": ("latency_ms", 1.0),
     "energy_mj": ("energy_mj", 1.0),
     "macs": ("macs", 1.0),
@@ -29,8 +30,9 @@ class Budget:
     Attributes:
         size_kb: Weights and int32 biases, in units of 1000 bytes.
         peak_memory_kb: Live activations, in units of 1000 bytes.
-        latency_ms: Time for one input, in milliseconds.
-        energy_mj: Energy for one input, in millijoules.
+        flash_kb: Constants on a microcontroller, in units of 1000 bytes.
+        latency_ms: Time for one batch of the hardware model, in milliseconds.
+        energy_mj: Energy for one batch of the hardware model, in millijoules.
         macs: Multiply-accumulates for one input.
         bops: Bit operations for one input.
 
@@ -40,6 +42,7 @@ class Budget:
 
     size_kb: float | None = None
     peak_memory_kb: float | None = None
+    flash_kb: float | None = None
     latency_ms: float | None = None
     energy_mj: float | None = None
     macs: float | None = None
@@ -57,16 +60,22 @@ class Budget:
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: bound for name, bound in pairs if bound is not None}
 
+    def limits(self) -> dict[str, tuple[str, float]]:
+        """Return metric and largest allowed value, in the metric's unit, of every bound."""
+        return {
+            name: (_BOUNDS[name][0], bound * _BOUNDS[name][1])
+            for name, bound in self.bounds().items()
+        }
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that must be known to judge a candidate."""
-        return tuple(_BOUNDS[name][0] for name in self.bounds())
+        return tuple(metric for metric, _ in self.limits().values())
 
     def constraints(self, metrics: Metrics) -> dict[str, float]:
         """Return ``value / bound - 1`` for every bound; feasible if and only if all are <= 0."""
         return {
-            name: metrics[_BOUNDS[name][0]] / (bound * _BOUNDS[name][1]) - 1.0
-            for name, bound in self.bounds().items()
+            name: metrics[metric] / limit - 1.0 for name, (metric, limit) in self.limits().items()
         }
 
     def reason(self, metrics: Metrics) -> str | None:

@@ -107,13 +107,18 @@ class Node:
         name: Unique name; the layer's name for ``conv`` and ``linear``.
         op: What it does.
         inputs: Names of the nodes it reads, in order.
-        shape: Output shape without the batch, ``(C, H, W)`` or ``(features,)``.
+        shape: Output shape without the batch, ``(C, H, W)`` or ``(features,)``. An operand of an
+            ``add`` with fewer channels counts as filled up with zeros.
+        kernel: Height and width of a pool's window. None for other operations, and for a pool
+            without a fixed window: its outputs share the input evenly, ``ceil(input / output)``
+            pixels a dimension each, as those of global and adaptive pools.
     """
 
     name: str
     op: Op
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
+    kernel: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ METRIC_DIRECTIONS: dict[str, int] = {
     "latency_ms": -1,
     "energy_mj": -1,
     "peak_memory_bytes": -1,
+    "flash_bytes": -1,
 }
 
 
@@ -37,10 +38,11 @@ class Metrics:
         weight_bytes: Weights at their bit-widths alone, in bytes (definition W).
         macs: Multiply-accumulates for one input.
         bops: Sum of MACs x weight bits x activation bits.
-        cycles: Clock cycles on the device.
-        latency_ms: Time for one input, in milliseconds.
-        energy_mj: Energy for one input, in millijoules.
+        cycles: Clock cycles on the device, for one batch of its hardware model.
+        latency_ms: Time for one batch, in milliseconds.
+        energy_mj: Energy for one batch, in millijoules.
         peak_memory_bytes: Largest sum of live activations, in bytes.
+        flash_bytes: What the constants of the network take on a microcontroller, in bytes.
 
     Raises:
         ConfigError: If a value is not finite, negative, or an accuracy exceeds 1.
@@ -56,6 +58,7 @@ class Metrics:
     latency_ms: float | None = None
     energy_mj: float | None = None
     peak_memory_bytes: int | None = None
+    flash_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Reject values no measurement can have."""

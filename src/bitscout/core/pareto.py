@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pareto fronts and the exact hypervolume in two dimensions.
+"""Pareto fronts and the exact hypervolume in up to four dimensions.
 
 Notation: ``Y`` is an array of shape ``(n, n_objectives)``. Every objective is minimized; flip the
 sign of the ones to maximize.
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from bitscout.errors import ConfigError
 
-__all__ = ["hypervolume_2d", "pareto_mask"]
+__all__ = ["hypervolume", "pareto_mask"]
 
 Array = NDArray[np.float64]
+MAX_DIMENSIONS = 4  # Slicing is exact in any number, but too slow in more for fronts of hundreds.
 
 
 def pareto_mask(Y: Array) -> NDArray[np.bool_]:
@@ -54,36 +55,59 @@ def pareto_mask(Y: Array) -> NDArray[np.bool_]:
     return mask
 
 
-def hypervolume_2d(Y: Array, ref_point: Array) -> float:
-    """Return the area dominated by `Y` and bounded by `ref_point`.
+def hypervolume(Y: Array, ref_point: Array) -> float:
+    """Return the volume dominated by `Y` and bounded by `ref_point`.
 
-    Rows that do not strictly dominate the reference point add nothing.
+    Rows that do not strictly dominate the reference point add nothing. Costs O(n log n) in two
+    dimensions and a factor n more in each further one.
 
     Args:
-        Y: Shape ``(n, 2)``, minimized; may be empty.
-        ref_point: Shape ``(2,)``.
+        Y: Shape ``(n, n_objectives)``, minimized; may be empty. 1 to 4 objectives.
+        ref_point: Shape ``(n_objectives,)``.
 
     Returns:
-        The exact area, 0 for an empty set.
+        The exact volume, 0 for an empty set.
 
     Raises:
-        ConfigError: If the shapes do not fit.
+        ConfigError: If the shapes do not fit, or there are more than 4 objectives.
 
     Example:
-        >>> hypervolume_2d(np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([3.0, 3.0]))
+        >>> hypervolume(np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([3.0, 3.0]))
         3.0
+        >>> hypervolume(np.array([[1.0, 1.0, 2.0]]), np.array([3.0, 3.0, 3.0]))
+        4.0
     """
     Y, ref_point = _as_points(Y), np.asarray(ref_point, dtype=float)
-    if Y.shape[1] != 2 or ref_point.shape != (2,):
-        msg = f"Expected points (n, 2) and a reference (2,), got {Y.shape} and {ref_point.shape}."
+    if ref_point.shape != Y.shape[1:] or not 1 <= Y.shape[1] <= MAX_DIMENSIONS:
+        msg = (
+            f"Expected points (n, d) and a reference (d,) with d from 1 to {MAX_DIMENSIONS}, got "
+            f"{Y.shape} and {ref_point.shape}."
+        )
         raise ConfigError(msg)
-    Y = Y[(ref_point > Y).all(axis=1)]
+    return _volume(Y[(ref_point > Y).all(axis=1)], ref_point)
+
+
+def _volume(Y: Array, ref_point: Array) -> float:
+    """Return the hypervolume of rows that all dominate `ref_point`: slices along the last axis.
+
+    Between two neighbouring values of the last objective the dominated set is a prism over the
+    points seen so far, which is a problem of one dimension less.
+    """
     if not len(Y):
         return 0.0
-    front = Y[pareto_mask(Y)]
-    front = front[np.argsort(front[:, 0])]
-    widths = np.diff(np.append(front[:, 0], ref_point[0]))
-    return float(widths @ (ref_point[1] - front[:, 1]))
+    if Y.shape[1] == 1:
+        return float(ref_point[0] - Y.min())
+    Y = Y[pareto_mask(Y)]
+    Y = Y[np.argsort(Y[:, -1], kind="stable")]
+    heights = np.diff(np.append(Y[:, -1], ref_point[-1]))
+    if Y.shape[1] == 2:
+        # On a front the first objective falls while the second rises.
+        return float(heights @ (ref_point[0] - Y[:, 0]))
+    return sum(
+        float(height) * _volume(Y[: i + 1, :-1], ref_point[:-1])
+        for i, height in enumerate(heights)
+        if height > 0
+    )
 
 
 def _as_points(Y: Array) -> Array:

@@ -16,15 +16,16 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from bitscout.core import Candidate, QuantPolicy, child_seed, hypervolume_2d
+from bitscout.core import Candidate, QuantPolicy, child_seed, hypervolume
 from bitscout.errors import RunError, TrainingError
 from bitscout.hardware import size_report
 from bitscout.pipeline.components import Components, build_plan
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.evaluate import evaluate_policies
 from bitscout.pipeline.events import FinalFinished, FinalStarted, Listener, StageProgress
+from bitscout.pipeline.front import front_metrics, front_numbers, front_points, reference_point
 from bitscout.pipeline.records import FinalRecord, TrialRecord
-from bitscout.pipeline.results import best_trial, front_metrics, front_numbers
+from bitscout.pipeline.results import best_trial
 from bitscout.training import evaluate, save_weights
 
 __all__ = ["finalize", "select_networks", "uniform_policy"]
@@ -195,24 +196,30 @@ class _Trainer:
 
 
 def select_networks(
-    trials: Sequence[TrialRecord], front: Sequence[int], limit: int | None
+    trials: Sequence[TrialRecord], front: Sequence[int], limit: int | None, names: Sequence[str]
 ) -> list[TrialRecord]:
     """Return the front trials to train: all, or `limit` of them.
 
-    The best trial first, then greedily the ones that add most hypervolume in (error, log10 size),
-    so that a short list still covers the front. The reference is error 1 and ten times the
-    largest network: a closer one would make large networks worthless.
+    The best trial first, then greedily the ones that add most hypervolume on the axes of
+    `front_points`, so that a short list still covers the front. The reference is error 1 and ten
+    times the dearest network: a closer one would make dear networks worthless.
+
+    Args:
+        trials: All trials by number.
+        front: Numbers of those on the front.
+        limit: Largest number of networks; `None` takes all.
+        names: Metrics of the front.
     """
     chosen_from = [trials[number] for number in front]
     if limit is None or len(chosen_from) <= limit:
         return chosen_from
-    points = np.array([_error_and_log_size(trial) for trial in chosen_from])
-    reference = np.array([1.0, points[:, 1].max() + 1.0])
+    points = front_points([t.metrics for t in chosen_from if t.metrics is not None], names)
+    reference = reference_point(points, names, margin=1.0)
     best = best_trial(chosen_from)
     chosen = [index for index, trial in enumerate(chosen_from) if trial is best]
     while len(chosen) < limit:
         rest = [index for index in range(len(points)) if index not in chosen]
-        gains = [hypervolume_2d(points[[*chosen, index]], reference) for index in rest]
+        gains = [hypervolume(points[[*chosen, index]], reference) for index in rest]
         chosen.append(rest[int(np.argmax(gains))])
     return [chosen_from[index] for index in sorted(chosen)]
 
@@ -234,8 +241,9 @@ def uniform_policy(components: Components, candidate: Candidate) -> QuantPolicy:
 def _front_jobs(
     components: Components, run: RunDirectory, history: Sequence[TrialRecord]
 ) -> list[_Job]:
-    front = front_numbers(history, front_metrics(components.config))
-    chosen = select_networks(history, front, components.config.final.max_networks)
+    names = front_metrics(components.config)
+    front = front_numbers(history, names)
+    chosen = select_networks(history, front, components.config.final.max_networks, names)
     return [
         _Job(
             root=run.path,
@@ -285,8 +293,3 @@ def _merit(components: Components, record: FinalRecord) -> float:
     if components.config.objective.front is not None:
         return record.metrics["val_accuracy"]
     return components.objective.values(record.metrics)[0]
-
-
-def _error_and_log_size(trial: TrialRecord) -> tuple[float, float]:
-    assert trial.metrics is not None
-    return 1 - trial.metrics["val_accuracy"], float(np.log10(8 * trial.metrics["size_bytes"]))

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from torch import nn
 
-from bitscout.core import METRIC_DIRECTIONS, FrontObjective, hypervolume_2d, pareto_mask
+from bitscout.core import hypervolume
 from bitscout.errors import RunError
 from bitscout.export import Certificate
 from bitscout.pipeline.certificates import EXPORTED, read_certificate
 from bitscout.pipeline.components import load_data
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory
+from bitscout.pipeline.front import front_metrics, front_numbers, front_points, reference_point
 from bitscout.pipeline.journal import read_records
 from bitscout.pipeline.load import load_config
 from bitscout.pipeline.records import FinalRecord, TrialRecord
@@ -26,7 +26,7 @@ from bitscout.pipeline.verdict import Verdict, judge
 from bitscout.space import SearchSpace
 from bitscout.training import ImageData
 
-__all__ = ["RunResult", "best_trial", "front_metrics", "front_numbers", "load_result"]
+__all__ = ["RunResult", "best_trial", "load_result"]
 
 State = Literal["searching", "finalizing", "complete"]
 
@@ -65,9 +65,14 @@ class RunResult:
         return tuple(trial for trial in self.trials if trial.outcome == "complete")
 
     @property
+    def front_metrics(self) -> tuple[str, ...]:
+        """Metrics the front of the search trades off: the objective's, or accuracy and size."""
+        return front_metrics(self.config)
+
+    @property
     def pareto_front(self) -> tuple[int, ...]:
         """Numbers of the trials on the front of the search, smallest network first."""
-        return front_numbers(self.trials, front_metrics(self.config))
+        return front_numbers(self.trials, self.front_metrics)
 
     @property
     def best(self) -> TrialRecord | None:
@@ -144,15 +149,17 @@ class RunResult:
         return {name: outcomes.count(name) for name in ("complete", "failed", "infeasible")}
 
     def hypervolume(self) -> float:
-        """Return the area dominated in (error, log10 bits), the search's one-number summary.
+        """Return the volume dominated by the front, the search's one-number summary.
 
-        The reference is accuracy 0 and the largest network evaluated, so that it is comparable
-        within one run only. 0 with fewer than two trials.
+        Its axes are those of `front_points`: the error, and log10 of every cost. The reference
+        is accuracy 0 and the dearest network evaluated, so that it is comparable within one run
+        only. 0 with fewer than two trials.
         """
-        points = np.array([_error_and_log_bits(trial) for trial in self.complete])
+        names = self.front_metrics
+        points = front_points([t.metrics for t in self.complete if t.metrics is not None], names)
         if len(points) < 2:
             return 0.0
-        return hypervolume_2d(points, np.array([1.0, points[:, 1].max()]))
+        return hypervolume(points, reference_point(points, names))
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``bitscout show --json``."""
@@ -213,28 +220,6 @@ def load_result(directory: str | Path) -> RunResult:
     )
 
 
-def front_metrics(config: RunConfig) -> tuple[str, ...]:
-    """Return the metrics of the front: the objective's own, or accuracy and size."""
-    objective = config.objective.build()
-    if isinstance(objective, FrontObjective):
-        return objective.metrics
-    return ("val_accuracy", "size_bytes")
-
-
-def front_numbers(trials: Sequence[TrialRecord], metrics: Sequence[str]) -> tuple[int, ...]:
-    """Return the numbers of the non-dominated trials, smallest network first."""
-    rows = [
-        (trial, [-METRIC_DIRECTIONS[name] * trial.metrics[name] for name in metrics])
-        for trial in trials
-        if trial.outcome == "complete" and trial.metrics is not None
-    ]
-    if not rows:
-        return ()
-    mask = pareto_mask(np.array([row for _, row in rows]))
-    front = [trial for (trial, _), keep in zip(rows, mask, strict=True) if keep]
-    return tuple(trial.number for trial in sorted(front, key=_size))
-
-
 def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the complete trial with the largest score, or accuracy where there is no score."""
     complete = [trial for trial in trials if trial.outcome == "complete"]
@@ -284,7 +269,3 @@ def _size(trial: TrialRecord) -> float:
 def _accuracy(trial: TrialRecord) -> float:
     assert trial.metrics is not None
     return trial.metrics["val_accuracy"]
-
-
-def _error_and_log_bits(trial: TrialRecord) -> tuple[float, float]:
-    return 1 - _accuracy(trial), float(np.log10(8 * _size(trial)))

@@ -9,8 +9,8 @@ from math import ceil, floor, log10
 import numpy as np
 from numpy.typing import NDArray
 
-from bitscout.core import BompScore, hypervolume_2d, pareto_mask
-from bitscout.pipeline import TrialRecord
+from bitscout.core import BompScore, hypervolume, pareto_mask
+from bitscout.pipeline import TrialRecord, front_points, reference_point
 
 __all__ = [
     "best_so_far",
@@ -47,30 +47,28 @@ def equal_score_accuracy(objective: BompScore, score: float, size_bytes: Array) 
     return objective.ref_accuracy * (score - objective.ref_size / np.log10(8 * size_bytes))
 
 
-def running_hypervolume(complete: Sequence[TrialRecord]) -> list[float]:
-    """Return the hypervolume in (error, log10 bits) after each trial.
+def running_hypervolume(complete: Sequence[TrialRecord], names: Sequence[str]) -> list[float]:
+    """Return the hypervolume after each trial, on the axes of `front_points`.
 
     The reference point is that of `RunResult.hypervolume`, taken from the whole history, so that
     the curve never falls and ends at that number. Costs O(n * front).
 
     Args:
         complete: Evaluated trials in the order of their numbers.
+        names: Metrics of the front.
     """
-    if len(complete) < 2:
-        return [0.0] * len(complete)
-    points = np.array(
-        [
-            (1 - trial.metrics["val_accuracy"], log10(8 * trial.metrics["size_bytes"]))
-            for trial in complete
-            if trial.metrics is not None
-        ]
-    )
-    reference = np.array([1.0, points[:, 1].max()])
-    front, volumes = np.empty((0, 2)), []
+    points = front_points([t.metrics for t in complete if t.metrics is not None], names)
+    if len(points) < 2:
+        return [0.0] * len(points)
+    reference = reference_point(points, names)
+    front, volumes = np.empty((0, len(names))), []
     for point in points:
-        front = np.vstack((front, point))
-        front = front[pareto_mask(front)]
-        volumes.append(hypervolume_2d(front, reference))
+        grown = np.vstack((front, point))
+        mask = pareto_mask(grown)
+        # Most points are dominated when they come: the front stays, and so does its volume.
+        is_new = bool(mask[-1]) or not volumes
+        front = grown[mask]
+        volumes.append(hypervolume(front, reference) if is_new else volumes[-1])
     return volumes
 
 

@@ -45,7 +45,8 @@ def score_chart(result: RunResult) -> Chart:
 def hypervolume_chart(result: RunResult) -> Chart:
     """Return the hypervolume of the front after each trial."""
     numbers = [trial.number for trial in result.complete]
-    trace = _step_trace(numbers, running_hypervolume(result.complete), "hypervolume")
+    volumes = running_hypervolume(result.complete, result.front_metrics)
+    trace = _step_trace(numbers, volumes, "hypervolume")
     return {"data": [trace], "layout": _layout("hypervolume")}
 
 
