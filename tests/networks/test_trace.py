@@ -80,6 +80,8 @@ def test_functions_and_control_flow_are_followed():
     assert graph["second"] == Layer(
         "second", "conv", 4, 4, (3, 1), (2, 1), 2, (8, 6), (4, 6), has_bias=True
     )
+    windows = {node.name: node.kernel for node in graph.nodes if node.kernel}
+    assert windows == {"max_pool": (2, 1), "avg_pool": (2, 2)}
     # The padding of `third` is its own, though written as a function.
     assert graph["third"].input_size == (4, 6)
     assert [layer.has_bias for layer in graph] == [True, True, False, False]
@@ -92,6 +94,19 @@ def test_batch_norm_gives_its_layer_a_bias_and_folding_changes_nothing():
     assert [plain["0"].has_bias, normed["0"].has_bias] == [False, True]
     linear = nn.Sequential(nn.Linear(3, 2, bias=False), nn.BatchNorm1d(2))
     assert trace(linear, (3,))["0"].has_bias
+
+
+@pytest.mark.parametrize(
+    ("pool", "kernel"),
+    [
+        (nn.MaxPool2d(3, stride=2, padding=1), (3, 3)),
+        (nn.AvgPool2d(kernel_size=(4, 2)), (4, 2)),
+        (nn.AdaptiveAvgPool2d(2), None),
+        (nn.AdaptiveMaxPool2d((1, 2)), None),
+    ],
+)
+def test_pools_with_a_fixed_window_say_which(pool, kernel):
+    assert trace(nn.Sequential(pool), (3, 8, 8)).nodes[-1].kernel == kernel
 
 
 def test_the_module_is_left_as_it_was():

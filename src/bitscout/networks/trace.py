@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from bitscout.core import Layer, LayerGraph, Node, Op
 from bitscout.errors import UnsupportedError
-from bitscout.networks.trace_ops import OPS, PASSING
+from bitscout.networks.trace_ops import OPS, PASSING, WINDOWED
 
 __all__ = ["trace"]
 
@@ -90,11 +90,23 @@ class _Watcher(TorchFunctionMode):
         n_dims = read[0].dim() if read else 0
         result = func(*args, **kwargs)
         if read and any(True for _ in _tensors((result,))):
-            self._record(getattr(func, "__name__", str(func)), read, result, n_dims)
+            name = getattr(func, "__name__", str(func))
+            window = args[1] if len(args) > 1 else kwargs.get("kernel_size")
+            self._record(name, read, result, n_dims, window)
         return result
 
-    def _record(self, name: str, read: list[Tensor], result: object, n_dims: int) -> None:
-        """Add what ``result = name(*read)`` means; `n_dims` is of the first, before the call."""
+    def _record(
+        self, name: str, read: list[Tensor], result: object, n_dims: int, window: object
+    ) -> None:
+        """Add what ``result = name(*read)`` means.
+
+        Args:
+            name: Of the function.
+            read: The tensors that come from the input.
+            result: What it gave.
+            n_dims: Of the first tensor, before the call.
+            window: Second argument; the window of a function with one.
+        """
         op = OPS.get(name)
         if not isinstance(result, Tensor):
             raise self._unsupported(name, "gives several tensors")
@@ -110,7 +122,8 @@ class _Watcher(TorchFunctionMode):
             self._pass_on(read[0], result)
         else:
             self._check_operation(name, op, read, result, n_dims)
-            self._add_node(self._free_name(op), op, self._sources(read), result)
+            kernel = _window(window) if name in WINDOWED else None
+            self._add_node(self._free_name(op), op, self._sources(read), result, kernel)
 
     def _check_operation(
         self, name: str, op: Op, read: list[Tensor], result: Tensor, n_dims: int
@@ -180,8 +193,15 @@ class _Watcher(TorchFunctionMode):
         if x.dim() == 4 and y.shape != x.shape:
             self._unpadded[id(y)] = self._unpadded.get(id(x), _pair(x.shape[2:]))
 
-    def _add_node(self, name: str, op: Op, inputs: tuple[str, ...], y: Tensor) -> None:
-        self.nodes[name] = Node(name, op, inputs, tuple(y.shape[1:]))
+    def _add_node(
+        self,
+        name: str,
+        op: Op,
+        inputs: tuple[str, ...],
+        y: Tensor,
+        kernel: tuple[int, int] | None = None,
+    ) -> None:
+        self.nodes[name] = Node(name, op, inputs, tuple(y.shape[1:]), kernel)
         self._name(y, name)
 
     def _name(self, y: Tensor, source: str) -> None:
@@ -254,6 +274,12 @@ def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
+
+
+def _window(size: Any) -> tuple[int, int]:  # noqa: ANN401  # as PyTorch's poolings take it
+    """Return height and width from one number, or a sequence of one or two."""
+    sizes = (size,) if isinstance(size, int) else tuple(size)
+    return int(sizes[0]), int(sizes[-1])
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from bitscout.core import Op
 
-__all__ = ["OPS", "PASSING"]
+__all__ = ["OPS", "PASSING", "WINDOWED"]
 
 # Functions with a word of their own. Operators arrive under the name of the method or, in some
 # versions of PyTorch, of the operator.
@@ -32,3 +32,5 @@ _STORAGE = ("clone", "contiguous", "detach", "to", "float", "double", "half", "b
 _DROPOUT = ("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout")
 # What leaves the graph as it is. Padding belongs to the layer that reads it.
 PASSING: Final = frozenset((*_ACTIVATIONS, *_STORAGE, *_DROPOUT, "pad"))
+# Poolings whose second argument is their window, the same everywhere.
+WINDOWED: Final = frozenset(("avg_pool2d", "max_pool2d"))
