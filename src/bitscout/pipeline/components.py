@@ -17,6 +17,7 @@ from bitscout.errors import ConfigError
 from bitscout.pipeline.config import FinalConfig, RunConfig, TrainingConfig
 from bitscout.pipeline.evaluate import EvaluationPlan
 from bitscout.pipeline.hooks import describer, space_hooks
+from bitscout.pipeline.spaces import build_space
 from bitscout.quantization import (
     ActivationObserver,
     LayerOutputObserver,
@@ -39,7 +40,7 @@ from bitscout.samplers import (
     Surrogate,
     optuna_sampler,
 )
-from bitscout.space import BompSpace, SearchSpace
+from bitscout.space import SearchSpace
 from bitscout.training import Augmenter, ImageData, Recipe, load_dataset
 
 __all__ = [
@@ -48,7 +49,6 @@ __all__ = [
     "build_plan",
     "build_quantization",
     "build_sampler",
-    "build_space",
     "choose_device",
     "describe_data",
     "load_data",
@@ -152,36 +152,6 @@ def load_data(config: RunConfig) -> ImageData:
         seed=child_seed(config.seed, "split"),
         limit=dataset.limit,
         resize=dataset.resize,
-    )
-
-
-def build_space(
-    config: RunConfig, input_shape: tuple[int, int, int], n_classes: int
-) -> SearchSpace:
-    """Return the space of the configuration for images of this shape.
-
-    Raises:
-        ConfigError: If it was handed over in Python and is not here now, or is empty.
-    """
-    section = config.space
-    if section.name == "custom":
-        msg = (
-            "`space.name` is custom: the space was handed over in Python. Hand it over again: "
-            "bitscout.search(space=..., resume=True)."
-        )
-        raise ConfigError(msg)
-    widths = section.widths if isinstance(section.widths, str) else tuple(section.widths)
-    return BompSpace(
-        widths=widths,
-        input_shape=input_shape,
-        n_classes=n_classes,
-        channel_divisor=section.channel_divisor,
-        bits=tuple(section.bits),
-        act_bits=section.act_bits,
-        kernels=tuple(section.kernels),
-        expansions=tuple(section.expansions),
-        repetitions=tuple(section.repetitions),
-        filters=tuple(section.filters),
     )
 
 

@@ -14,11 +14,11 @@ import torch
 from bitscout.errors import ConfigError, DataError
 from bitscout.export import Certificate
 from bitscout.pipeline.certificates import TestImages, certify_network
-from bitscout.pipeline.components import build_space
 from bitscout.pipeline.config import CertificateConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.records import FinalRecord
 from bitscout.pipeline.results import RunResult
+from bitscout.pipeline.spaces import build_space
 from bitscout.space import SearchSpace
 
 if TYPE_CHECKING:

@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitscout.errors import DataError
-from bitscout.pipeline.components import build_space, load_data
 from bitscout.pipeline.config import RunConfig
+from bitscout.pipeline.spaces import KNOWN_SHAPES, build_space
 from bitscout.space import LayerSummary, SearchSpace, SpaceSummary
 
-__all__ = ["ExplainReport", "explain"]
-
-# Image shape and classes of data sets that need a file, so that their spaces can be explained
-# without one.
-KNOWN_SHAPES = {"cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100)}
+__all__ = ["ExplainReport", "data_shape", "explain"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def explain(config: RunConfig, *, space: SearchSpace | None = None) -> ExplainRe
         ConfigError: If the space is empty or unknown.
         DataError: If the data must be loaded and cannot.
     """
-    input_shape, n_classes = _shape(config)
+    input_shape, n_classes = data_shape(config)
     space = build_space(config, input_shape, n_classes) if space is None else space
     return ExplainReport(
         name=config.name,
@@ -67,9 +63,16 @@ def explain(config: RunConfig, *, space: SearchSpace | None = None) -> ExplainRe
     )
 
 
-def _shape(config: RunConfig) -> tuple[tuple[int, int, int], int]:
+def data_shape(config: RunConfig) -> tuple[tuple[int, int, int], int]:
+    """Return image shape and classes of the data, which is loaded only where it must be.
+
+    Raises:
+        DataError: If the data must be loaded and cannot.
+    """
     if config.dataset.name in KNOWN_SHAPES:
         return KNOWN_SHAPES[config.dataset.name]
+    from bitscout.pipeline.components import load_data  # PyTorch: only where it is needed
+
     try:
         data = load_data(config)
     except DataError as error:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from bitscout.networks import build_network
-from bitscout.pipeline.components import build_quantization, build_space
+from bitscout.pipeline.components import build_quantization
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.records import FinalRecord
+from bitscout.pipeline.spaces import build_space
 from bitscout.quantization import prepare
 from bitscout.space import SearchSpace
 from bitscout.training import load_weights
