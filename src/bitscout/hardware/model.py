@@ -8,9 +8,6 @@ from `HardwareModel`.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -20,11 +17,13 @@ from typing import Any, ClassVar, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitscout.core import LayerArrays, LayerGraph, QuantPolicy, canonical_json
+from bitscout.core import LayerArrays, LayerGraph, QuantPolicy
 from bitscout.errors import ConfigError, UnsupportedError
+from bitscout.hardware.options import Notation, option_text
 from bitscout.hardware.report import CostReport, LayerCost
+from bitscout.hardware.signature import model_signature
 
-__all__ = ["HardwareModel", "LayerModel", "constant", "layer_kinds", "tunable"]
+__all__ = ["HardwareModel", "LayerModel", "Origin", "constant", "layer_kinds", "tunable"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -39,9 +38,28 @@ def constant(unit: str) -> Any:  # noqa: ANN401  # the type of the field it beco
     return field(metadata={"unit": unit})
 
 
-def tunable(default: object, unit: str = "1") -> Any:  # noqa: ANN401  # the type of the field it becomes
-    """Return a field that a target file, the command line or nobody may give, in `unit`."""
-    return field(default=default, metadata={"unit": unit})
+def tunable(default: object, unit: str = "1", *, notation: Notation | None = None) -> Any:  # noqa: ANN401  # the type of the field it becomes
+    """Return a field that a target file, the command line or nobody may give, in `unit`.
+
+    Args:
+        default: Its value where nobody gives one.
+        unit: Its unit.
+        notation: How a value that is neither number, text, choice nor truth value is written.
+    """
+    return field(default=default, metadata={"unit": unit, "notation": notation})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The target file that a model was made from.
+
+    Attributes:
+        values: Constants and options as the file gives them, in the model's units.
+        notes: What a reader of the figures must know.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +69,19 @@ class HardwareModel(ABC):
     Attributes:
         name: Name of the target or of the model, for reports.
         batch: Inputs that are computed together.
+        origin: The target file it was made from; two models that differ only here are equal.
     """
 
     # --- what a model states about itself
 
-    quantities: ClassVar[Mapping[str, str]]
-    """Every quantity it reports, with its unit; see `bitscout.core.METRIC_DIRECTIONS` for names
-    that budgets and objectives know."""
+    @property
+    @abstractmethod
+    def quantities(self) -> Mapping[str, str]:
+        """Every quantity it reports, with its unit; most models set a class attribute.
+
+        `bitscout.core.METRIC_DIRECTIONS` has the names that budgets and objectives know.
+        """
+
     weight_bits: ClassVar[Sequence[int]] = ALL_BITS
     """Bit-widths of weights it has a rule for."""
     act_bits: ClassVar[Sequence[int]] = ALL_BITS
@@ -71,6 +95,7 @@ class HardwareModel(ABC):
 
     name: str = "custom"
     batch: int = tunable(1)
+    origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Reject a batch that is no batch; a model with more options calls this first."""
@@ -101,31 +126,35 @@ class HardwareModel(ABC):
 
     @property
     def spec(self) -> str:
-        """The model with every option that is not at its default, as `load_hardware` reads it."""
+        """The model as `load_hardware` reads it: its name and what differs from its target."""
         given = []
         for entry in fields(self):
             default = None if entry.default is MISSING else entry.default
             value = getattr(self, entry.name)
-            if entry.name != "name" and "unit" in entry.metadata and value != default:
-                given.append(f"{entry.name}={_text(value)}")
+            if "unit" in entry.metadata and value != self.origin.values.get(entry.name, default):
+                given.append(f"{entry.name}={option_text(entry, value)}")
         return ":".join(filter(None, (self.name, ",".join(given))))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of this model's figures must know."""
-        return ()
+        """What a reader of this model's figures must know: what its target file says.
+
+        A model that has more to say adds to these: ``(*super().notes, ...)``.
+        """
+        return self.origin.notes
 
     @property
     def signature(self) -> str:
         """A digest of everything a cost depends on besides the layers and their bits.
 
         The constants and options, and the source of the model: of the whole package for the
-        models of `bitscout`, of its module for others.
+        models of `bitscout`, of its module for others. Not the name, nor where they came from.
         """
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        values.pop("name")
-        document = canonical_json({"class": type(self).__qualname__, "values": _plain(values)})
-        return hashlib.sha256((document + _source_digest(type(self))).encode()).hexdigest()[:16]
+        return model_signature(type(self), self.values())
+
+    def values(self) -> dict[str, Any]:
+        """Return the constants and options by name."""
+        return {e.name: getattr(self, e.name) for e in fields(self) if "unit" in e.metadata}
 
     @final
     def check(self, names: Sequence[str], layers: LayerArrays, bits: tuple[Any, Any]) -> None:
@@ -250,10 +279,11 @@ class LayerModel(HardwareModel):
     def checked_costs(
         self, layers: LayerArrays, weight_bits: IntArray, act_bits: IntArray
     ) -> dict[str, NDArray[Any]]:
-        """Return `costs` after checking what a user's model answered.
+        """Return `costs` after checking what a user's model answered, as int64 or float64.
 
         Raises:
-            ConfigError: If a quantity is missing, of another shape, negative or not finite.
+            ConfigError: If a quantity is missing, of another shape, no number, negative or not
+                finite.
         """
         answer = self.costs(layers, weight_bits, act_bits)
         checked = {}
@@ -265,6 +295,13 @@ class LayerModel(HardwareModel):
                 )
                 raise ConfigError(msg)
             values = np.asarray(answer[name])
+            if values.dtype.kind not in "iuf":
+                msg = (
+                    f"Hardware {self.name!r}: `{name}` must be integers or floats, got "
+                    f"{values.dtype}."
+                )
+                raise ConfigError(msg)
+            values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
             if values.shape != (len(layers),):
                 msg = (
                     f"Hardware {self.name!r}: `{name}` must have shape ({len(layers)},), one "
@@ -294,31 +331,3 @@ def _run(bits: Sequence[int]) -> str:
     if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
         return f"{ordered[0]} to {ordered[-1]}"
     return ", ".join(str(b) for b in ordered)
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  # JSON
-    """Return `value` with mappings and sequences as JSON has them."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _source_digest(model: type) -> str:
-    """Return a digest of the source the model is computed with."""
-    module = sys.modules[model.__module__]
-    own_package = Path(__file__).parent
-    file = getattr(module, "__file__", None)
-    if file is not None and own_package in Path(file).parents:
-        texts = [path.read_text(encoding="utf-8") for path in sorted(own_package.rglob("*.py"))]
-    else:
-        try:
-            texts = [inspect.getsource(module if file is not None else model)]
-        except (OSError, TypeError):
-            texts = [model.__qualname__]  # Typed into a prompt: it has no source to compare.
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()

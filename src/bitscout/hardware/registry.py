@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from bitscout.errors import ConfigError
-from bitscout.hardware.model import HardwareModel
+from bitscout.hardware.model import HardwareModel, Origin
+from bitscout.hardware.options import split_options, typed_option
 from bitscout.hardware.targets import Target, built_in_targets, read_target
 
 __all__ = ["HardwareSpec", "hardware_names", "load_hardware"]
@@ -46,26 +46,22 @@ def load_hardware(spec: HardwareSpec, **options: object) -> HardwareModel:
     name, given = _parse(spec)
     given |= options
     target = _target(name)
-    model = _model_class(target.model if target else name)
-    settable = {entry.name: entry for entry in fields(model) if "unit" in entry.metadata}
-    hints = get_type_hints(model)
-    values = target.values(model) if target else {}
-    for option, value in given.items():
+    model = _model_class(target.model if target else name, target.path if target else None)
+    settable = _settable(model, name)
+    values = _typed(name, settable, target.values(model)) if target else {}
+    for option in given:
         if option not in settable:
             nearest = get_close_matches(option, settable, n=1)
             hint = f"Did you mean `{nearest[0]}`?" if nearest else f"It has {', '.join(settable)}."
             msg = f"Hardware {name!r} has no option `{option}`. {hint}"
             raise ConfigError(msg)
-        values[option] = value
-    checked = {
-        key: _typed(name, settable[key], hints[key], value) for key, value in values.items()
-    }
-    missing = [key for key, e in settable.items() if key not in checked and _is_required(e)]
+    chosen = values | _typed(name, settable, given)
+    missing = [key for key, (e, _) in settable.items() if key not in chosen and _is_required(e)]
     if missing:
         wanted = ", ".join(f"`{key}`" for key in missing)
         msg = f"Hardware {name!r} needs {wanted}: write {name}:{missing[0]}=..."
         raise ConfigError(msg)
-    return model(name=name, **checked)
+    return model(name=name, **chosen, origin=Origin(values, target.notes if target else ()))
 
 
 def hardware_names() -> dict[str, str]:
@@ -87,20 +83,20 @@ def _target(name: str) -> Target | None:
     return read_target(source, name) if source else None
 
 
-def _model_class(name: str) -> type[HardwareModel]:
+def _typed(
+    name: str, settable: Mapping[str, tuple[Field[Any], Any]], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {key: typed_option(name, *settable[key], value) for key, value in values.items()}
+
+
+def _model_class(name: str, path: str | None) -> type[HardwareModel]:
+    """Return the model called `name`, which the target file at `path` asks for if there is one."""
     built_in = _built_in_models()
     if name in built_in:
         return built_in[name]()
     entry = _entry_points().get(name)
     if entry is None:
-        known = sorted({*built_in_targets(), *_entry_points()})
-        nearest = get_close_matches(name, known, n=1)
-        hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-        msg = (
-            f"No hardware is called {name!r}. {hint}Known: {', '.join(known)}; or the path of a "
-            "target file that ends in .yaml."
-        )
-        raise ConfigError(msg)
+        raise _unknown(name, path)
     try:
         model = entry.load()
     except Exception as error:  # Anything may happen in foreign code.
@@ -112,7 +108,34 @@ def _model_class(name: str) -> type[HardwareModel]:
             f"bitscout.hardware.LayerModel or HardwareModel, got {model!r}."
         )
         raise ConfigError(msg)
+    _check_is_complete(model, name)
     return model
+
+
+def _check_is_complete(model: type[HardwareModel], name: str) -> None:
+    """Check what Python notices only when a foreign class is used, or never."""
+    lacking = sorted(model.__abstractmethods__)
+    if lacking:
+        msg = f"Hardware {name!r}: {model.__qualname__} lacks {', '.join(lacking)}. Define them."
+        raise ConfigError(msg)
+    if any(isinstance(value, Field) for value in vars(model).values()):
+        msg = (
+            f"Hardware {name!r}: {model.__qualname__} has options but is no dataclass. Write "
+            "@dataclass(frozen=True, kw_only=True) above it."
+        )
+        raise ConfigError(msg)
+
+
+def _unknown(name: str, path: str | None) -> ConfigError:
+    if path is None:
+        known = sorted({*built_in_targets(), *_entry_points()})
+        said, more = "No hardware is", "; or the path of a target file that ends in .yaml"
+    else:
+        known = sorted({*_built_in_models(), *_entry_points()})
+        said, more = f"{path}: no model is", ""
+    nearest = get_close_matches(name, known, n=1)
+    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    return ConfigError(f"{said} called {name!r}. {hint}Known: {', '.join(known)}{more}.")
 
 
 def _built_in_models() -> dict[str, Callable[[], type[HardwareModel]]]:
@@ -125,75 +148,33 @@ def _entry_points() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
-def _parse(spec: HardwareSpec) -> tuple[str, dict[str, Any]]:
+def _parse(spec: object) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, Mapping):
         given = {str(key): value for key, value in spec.items()}
         name = given.pop("name", None)
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name.strip():
             msg = f"Hardware needs a `name`, got {dict(spec)!r}."
             raise ConfigError(msg)
-        return name, given
+        return name.strip(), given
+    if not isinstance(spec, str):  # YAML can hold anything.
+        msg = f"Hardware is given by its name or as a mapping with `name`, got {spec!r}."
+        raise ConfigError(msg)
     name, _, text = spec.partition(":")
-    options: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            msg = (
-                f"Options of hardware are written name:key=value,key=value; got {part!r} in "
-                f"{spec!r}."
-            )
-            raise ConfigError(msg)
-        options[key.strip()] = value.strip()
     if not name.strip():
         msg = f"Hardware needs a name before its options, got {spec!r}."
         raise ConfigError(msg)
-    return name.strip(), options
+    return name.strip(), dict(split_options(text))
+
+
+def _settable(model: type[HardwareModel], name: str) -> dict[str, tuple[Field[Any], Any]]:
+    """Return the fields that may be given, each with its type."""
+    try:
+        hints = get_type_hints(model)
+    except Exception as error:  # Annotations are foreign code.
+        msg = f"The types of the fields of hardware {name!r} cannot be resolved: {error}"
+        raise ConfigError(msg) from error
+    return {e.name: (e, hints[e.name]) for e in fields(model) if "unit" in e.metadata}
 
 
 def _is_required(entry: Field[Any]) -> bool:
     return entry.default is entry.default_factory  # Both are MISSING.
-
-
-def _typed(name: str, entry: Field[Any], hint: Any, value: Any) -> Any:  # noqa: ANN401  # a field's type and value
-    """Return `value` as the type of its field, converted from text where that is meant."""
-    options = get_args(hint)
-    if get_origin(hint) is not None and type(None) in options:
-        if value is None:
-            return None
-        hint = next(option for option in options if option is not type(None))
-        options = get_args(hint)
-    if options and all(isinstance(option, str) for option in options):  # Literal
-        if value not in options:
-            raise _wrong(name, entry, f"one of {', '.join(options)}", value)
-        return value
-    if hint is bool:
-        named = {"true": True, "yes": True, "false": False, "no": False, True: True, False: False}
-        key = value.lower() if isinstance(value, str) else value
-        if not isinstance(value, str | bool) or key not in named:
-            raise _wrong(name, entry, "true or false", value)
-        return named[key]
-    if hint in (int, float):
-        return _number(name, entry, hint, value)
-    if hint is str and not isinstance(value, str):
-        raise _wrong(name, entry, "text", value)
-    return value
-
-
-def _number(name: str, entry: Field[Any], hint: type, value: Any) -> float:  # noqa: ANN401  # a field's value
-    unit = entry.metadata["unit"]
-    what = "an integer" if hint is int else "a number"
-    expected = what if unit == "1" else f"{what} in {unit}"
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise _wrong(name, entry, expected, value)
-    try:
-        number = float(value)
-        exact = int(value) if hint is int else number
-    except (ValueError, OverflowError) as error:
-        raise _wrong(name, entry, expected, value) from error
-    if not math.isfinite(number) or (hint is int and exact != number):
-        raise _wrong(name, entry, expected, value)
-    return exact
-
-
-def _wrong(name: str, entry: Field[Any], expected: str, value: object) -> ConfigError:
-    return ConfigError(f"`{entry.name}` of hardware {name!r} must be {expected}, got {value!r}.")

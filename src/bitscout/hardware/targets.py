@@ -10,13 +10,17 @@ A target file is YAML::
       rows: {value: 16, unit: fusion units, source: bf_e_conf.ini}
     options: {depthwise: ic1}         # defaults of this target
 
-Constants are the model's fields. Their values are converted to the unit the model computes in.
+Constants are the fields that a model declares with `constant`; the unit and source of each must be
+given. Fields declared with `tunable` are options, whose defaults a target may set under `options`,
+or under `constants` where the target has a unit and a source to state. Values are converted to the
+unit the model computes in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -30,14 +34,14 @@ from bitscout.hardware.model import HardwareModel
 
 __all__ = ["Target", "built_in_targets", "read_target"]
 
-# Units that are the same quantity, in terms of the first.
+# Units that are the same quantity, each in terms of the smallest.
 _SCALES: Final = (
-    {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
-    {"bytes": 1.0, "B": 1.0, "kB": 1e3, "KiB": 1024.0, "MB": 1e6, "MiB": 1024.0**2},
-    {"nJ": 1.0, "pJ": 1e-3, "uJ": 1e3},
-    {"nJ/bit": 1.0, "pJ/bit": 1e-3},
-    {"nW": 1.0, "uW": 1e3, "mW": 1e6, "W": 1e9},
-    {"s": 1.0, "ms": 1e-3},
+    {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9},
+    {"bytes": 1, "B": 1, "kB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20},
+    {"pJ": 1, "nJ": 10**3, "uJ": 10**6, "mJ": 10**9},
+    {"pJ/bit": 1, "nJ/bit": 10**3},
+    {"nW": 1, "uW": 10**3, "mW": 10**6, "W": 10**9},
+    {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9},
 )
 _KEYS: Final = ("model", "description", "notes", "constants", "options")
 _CONSTANT_KEYS: Final = ("value", "unit", "source")
@@ -69,25 +73,17 @@ class Target:
         """Return constants and options as arguments of `model`, in its units.
 
         Raises:
-            ConfigError: If a constant is missing, misspelt or in a unit that does not convert.
+            ConfigError: If a constant is missing, misspelt, without unit and source, or in a unit
+                that does not convert.
         """
         declared = {
             entry.name: entry for entry in fields(model) if entry.init and "unit" in entry.metadata
         }
-        given: dict[str, Any] = {}
-        for name, (value, unit) in self.constants.items():
-            if name not in declared:
-                hint = _hint(name, declared)
-                msg = f"{self.path}: {model.__name__} has no constant `{name}`.{hint}"
-                raise ConfigError(msg)
-            given[name] = self._converted(name, value, unit, declared[name].metadata["unit"])
-        for name, value in self.options.items():
-            if name not in declared:
-                msg = (
-                    f"{self.path}: {model.__name__} has no option `{name}`.{_hint(name, declared)}"
-                )
-                raise ConfigError(msg)
-            given[name] = value
+        self._check_names(model, declared)
+        given = {
+            name: self._converted(name, value, unit, declared[name].metadata["unit"])
+            for name, (value, unit) in self.constants.items()
+        } | dict(self.options)
         missing = [
             name
             for name, entry in declared.items()
@@ -102,22 +98,39 @@ class Target:
             raise ConfigError(msg)
         return given
 
+    def _check_names(self, model: type[HardwareModel], declared: Mapping[str, Field[Any]]) -> None:
+        for what, names in (("constant", self.constants), ("option", self.options)):
+            for name in names:
+                if name not in declared:
+                    hint = _hint(name, declared)
+                    msg = f"{self.path}: {model.__name__} has no {what} `{name}`.{hint}"
+                    raise ConfigError(msg)
+        for name in self.options:
+            if name in self.constants:
+                msg = f"{self.path} gives `{name}` twice, as a constant and as an option."
+                raise ConfigError(msg)
+            entry = declared[name]
+            if entry.default is entry.default_factory:  # Both are MISSING.
+                msg = (
+                    f"{self.path}: `{name}` is a constant. Give it under `constants`, with value, "
+                    f"unit ({entry.metadata['unit']}) and source."
+                )
+                raise ConfigError(msg)
+
     def _converted(self, name: str, value: Any, unit: str, wanted: str) -> Any:  # noqa: ANN401  # YAML
         if unit == wanted:
             return value
-        scale = next((s for s in _SCALES if wanted in s), {wanted: 1.0})
-        if (
-            unit not in scale
-            or isinstance(value, str | bool)
-            or not isinstance(value, int | float)
-        ):
+        scale = next((s for s in _SCALES if wanted in s), {wanted: 1})
+        number = _decimal(value)
+        if unit not in scale or number is None:
             msg = (
                 f"{self.path}: `{name}` must be in {' or '.join(scale)}, got {value!r} in "
                 f"{unit!r}."
             )
             raise ConfigError(msg)
-        converted = value * scale[unit] / scale[wanted]
-        return int(converted) if float(converted).is_integer() else converted
+        # Decimal, because 4.1 kB in floats is not 4100 bytes.
+        converted = number * scale[unit] / scale[wanted]
+        return int(converted) if converted == converted.to_integral_value() else float(converted)
 
 
 def built_in_targets() -> dict[str, Traversable]:
@@ -158,7 +171,7 @@ def read_target(source: Traversable | Path, name: str) -> Target:
         description=str(document.get("description") or ""),
         constants=_constants(document.get("constants") or {}, str(source)),
         options=_mapping(document.get("options") or {}, "options", str(source)),
-        notes=tuple(str(note) for note in document.get("notes") or ()),
+        notes=_notes(document.get("notes") or [], str(source)),
         path=str(source),
     )
 
@@ -172,8 +185,30 @@ def _constants(section: object, path: str) -> dict[str, tuple[Any, str]]:
                 f"source, got {entry!r}."
             )
             raise ConfigError(msg)
+        for key in ("unit", "source"):
+            if not str(entry[key] or "").strip():
+                msg = f"{path}: the constant `{name}` needs a {key}, got {entry[key]!r}."
+                raise ConfigError(msg)
         constants[name] = (entry["value"], str(entry["unit"]))
     return constants
+
+
+def _decimal(value: object) -> Decimal | None:
+    """Return a finite number, given as such or as text: YAML 1.1 reads 1e-3 as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _notes(section: object, path: str) -> tuple[str, ...]:
+    if not isinstance(section, list) or not all(isinstance(note, str) for note in section):
+        msg = f"{path}: `notes` must be a list of texts, got {section!r}."
+        raise ConfigError(msg)
+    return tuple(section)
 
 
 def _mapping(section: object, name: str, path: str) -> dict[str, Any]:
