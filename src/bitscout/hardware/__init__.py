@@ -2,11 +2,13 @@
 """What a candidate costs, computed from its layers alone, without PyTorch."""
 
 from bitscout.hardware.model import HardwareModel, LayerModel, constant, layer_kinds, tunable
+from bitscout.hardware.reference_networks import REFERENCE_NETWORKS, reference_network
 from bitscout.hardware.registry import HardwareSpec, hardware_names, load_hardware
 from bitscout.hardware.report import CostReport, LayerCost
 from bitscout.hardware.size import SizeReport, size_report
 
 __all__ = [
+    "REFERENCE_NETWORKS",
     "CostReport",
     "HardwareModel",
     "HardwareSpec",
@@ -17,6 +19,7 @@ __all__ = [
     "hardware_names",
     "layer_kinds",
     "load_hardware",
+    "reference_network",
     "size_report",
     "tunable",
 ]
