@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from bitscout.core import LayerBits, QuantPolicy
-from bitscout.report.rows import BitSummary, best_final, format_count, format_size, network_row
+from bitscout.report.rows import BitSummary, format_count, format_size, network_row
 
 
 def with_metrics(record, **changes):
@@ -50,21 +50,21 @@ def test_the_best_network_is_chosen_on_validation_and_never_on_test_data(complet
     better = with_metrics(first, val_accuracy=0.96, test_accuracy=0.80, **same)
     luckier = with_metrics(second, val_accuracy=0.95, test_accuracy=0.99, **same)
     result = dataclasses.replace(complete, final=(luckier, better))
-    assert best_final(result) is better
+    assert result.best_final is better
 
 
 def test_the_score_trades_accuracy_for_size_and_a_front_does_not(complete, runs):
     record = complete.final[0]
     small = with_metrics(record, val_accuracy=0.95, size_bytes=2000.0)
     large = with_metrics(record, val_accuracy=0.96, size_bytes=100_000.0)
-    assert best_final(dataclasses.replace(complete, final=(small, large))) is small
-    assert best_final(dataclasses.replace(runs["front"], final=(small, large))) is large
+    assert dataclasses.replace(complete, final=(small, large)).best_final is small
+    assert dataclasses.replace(runs["front"], final=(small, large)).best_final is large
 
 
 def test_of_equally_accurate_networks_the_smallest_is_best(runs, complete):
     record = with_metrics(complete.final[0], val_accuracy=0.95, size_bytes=2000.0)
     larger = with_metrics(record, size_bytes=2001.0)
-    assert best_final(dataclasses.replace(runs["front"], final=(larger, record))) is record
+    assert dataclasses.replace(runs["front"], final=(larger, record)).best_final is record
 
 
 def test_a_row_has_the_standard_error_of_its_test_accuracy(complete):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from bitscout.core import hypervolume
+from bitscout.core import BompScore, hypervolume
 from bitscout.errors import RunError
 from bitscout.export import Certificate
 from bitscout.pipeline.certificates import EXPORTED, read_certificate
@@ -78,6 +78,23 @@ class RunResult:
     def best(self) -> TrialRecord | None:
         """The trial with the best score, or, without a score, the most accurate on the front."""
         return best_trial(self.trials)
+
+    @property
+    def best_final(self) -> FinalRecord | None:
+        """The final network the run answers with, or `None` before there is one.
+
+        It is chosen on validation data, by the score, or by accuracy where there is no score; the
+        test set would flatter a network chosen by it. Of equal networks the smallest is taken.
+        """
+        objective = self.config.objective.build()
+
+        def merit(record: FinalRecord) -> tuple[float, float]:
+            metrics = record.metrics
+            is_score = isinstance(objective, BompScore)
+            first = objective.values(metrics)[0] if is_score else metrics["val_accuracy"]
+            return first, -metrics["size_bytes"]
+
+        return max(self.final, key=merit, default=None)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

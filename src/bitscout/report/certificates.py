@@ -13,7 +13,7 @@ from rich.text import Text
 from bitscout.errors import RunError
 from bitscout.export import Certificate, TargetResult
 from bitscout.pipeline import RunResult
-from bitscout.report.rows import ABSENT, best_final, format_percent
+from bitscout.report.rows import ABSENT, format_percent
 
 if TYPE_CHECKING:
     from bitscout.export import Exported
@@ -62,7 +62,7 @@ def best_name(result: RunResult) -> str:
     Raises:
         RunError: If there is no final network yet.
     """
-    best = best_final(result)
+    best = result.best_final
     if best is None:
         msg = (
             f"{result.directory} has no final network yet. Let the run finish: "
@@ -74,7 +74,7 @@ def best_name(result: RunResult) -> str:
 
 def best_certificate(result: RunResult) -> Certificate | None:
     """Return the certificate of the best final network, `None` before there is one."""
-    best = best_final(result)
+    best = result.best_final
     return None if best is None else result.certificates.get(best.name)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from bitscout.pipeline import RunResult
 from bitscout.report.rows import (
     NetworkRow,
-    best_final,
     format_percent,
     network_row,
     trial_row,
@@ -37,7 +36,7 @@ class Headline:
 
 def headline(result: RunResult) -> Headline | None:
     """Return the best final network, else the best candidate so far, else `None`."""
-    final, trial = best_final(result), result.best
+    final, trial = result.best_final, result.best
     if final is not None:
         return Headline(
             what=f"Best final network: {final.label}",

@@ -23,7 +23,7 @@ from bitscout.report.front_chart import (
 )
 from bitscout.report.headline import headline, state_sentence, verdict_summary
 from bitscout.report.history_charts import hypervolume_chart, score_chart
-from bitscout.report.rows import best_final, format_count, format_size, network_row
+from bitscout.report.rows import format_count, format_size, network_row
 
 __all__ = ["render_report", "write_report"]
 
@@ -68,7 +68,7 @@ def render_report(result: RunResult) -> str:
             for record in result.final
             if record.name in result.certificates
         ],
-        best_name=best.name if (best := best_final(result)) else None,
+        best_name=best.name if (best := result.best_final) else None,
         certificate_summary=certificate_summary,
         size_sentences=size_sentences,
         target_rows=target_rows,

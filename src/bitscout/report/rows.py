@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import PurePosixPath
 
-from bitscout.core import BompScore, Metrics, QuantPolicy
+from bitscout.core import Metrics, QuantPolicy
 from bitscout.export import Certificate
 from bitscout.pipeline import FinalRecord, RunResult, TrialRecord
 
@@ -15,7 +15,6 @@ __all__ = [
     "ABSENT",
     "BitSummary",
     "NetworkRow",
-    "best_final",
     "format_count",
     "format_percent",
     "format_size",
@@ -98,7 +97,7 @@ def network_row(record: FinalRecord, result: RunResult) -> NetworkRow:
         macs=format_count(record.metrics.macs),
         folder=folder,
         files=tuple(str(path).removeprefix(folder) for path in paths),
-        is_best=record is best_final(result),
+        is_best=record is result.best_final,
         certificate=_certificate(result.certificates.get(record.name)),
     )
 
@@ -116,23 +115,6 @@ def trial_row(trial: TrialRecord) -> NetworkRow:
         bits=str(BitSummary.of(policy)) if policy else ABSENT,
         macs=format_count(metrics.macs),
     )
-
-
-def best_final(result: RunResult) -> FinalRecord | None:
-    """Return the final network the run answers with, or `None` before there is one.
-
-    It is chosen on validation data, by the score, or by accuracy where there is no score; the
-    test set would flatter a network chosen by it. Of equal networks the smallest is taken.
-    """
-    objective = result.config.objective.build()
-
-    def merit(record: FinalRecord) -> tuple[float, float]:
-        metrics = record.metrics
-        is_score = isinstance(objective, BompScore)
-        first = objective.values(metrics)[0] if is_score else metrics["val_accuracy"]
-        return first, -metrics["size_bytes"]
-
-    return max(result.final, key=merit, default=None)
 
 
 def format_percent(fraction: float | None) -> str:
