@@ -60,7 +60,7 @@ def describer(space: SearchSpace) -> Callable[[IndexArray], Descriptors]:
 
     def describe(indices: IndexArray) -> Descriptors:
         table = space.tabulate(indices)
-        return Descriptors(table.layers, table.n_layers, table.skips, table.n_skips)
+        return Descriptors(table.attributes(), table.n_layers, table.skips, table.n_skips)
 
     return describe
 

@@ -61,7 +61,8 @@ def running_hypervolume(complete: Sequence[TrialRecord], names: Sequence[str]) -
     if len(points) < 2:
         return [0.0] * len(points)
     reference = reference_point(points, names)
-    front, volumes = np.empty((0, len(names))), []
+    front: Array = np.empty((0, len(names)))
+    volumes: list[float] = []
     for point in points:
         grown = np.vstack((front, point))
         mask = pareto_mask(grown)

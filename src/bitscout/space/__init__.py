@@ -5,7 +5,7 @@ from bitscout.space.base import Architecture, IndexArray, SearchSpace
 from bitscout.space.bomp import BompSpace
 from bitscout.space.bomp_table import BOMP_WIDTHS
 from bitscout.space.choice import Choice, ChoiceKind
-from bitscout.space.layer_table import ADD, CONV, DEPTHWISE, LINEAR, LayerTable
+from bitscout.space.layer_table import ADD, CONV, DEPTHWISE, LINEAR, LayerTable, LayerVariants
 from bitscout.space.mobilenet_spec import (
     STEM_KERNEL,
     BlockSpec,
@@ -30,6 +30,7 @@ __all__ = [
     "IndexArray",
     "LayerSummary",
     "LayerTable",
+    "LayerVariants",
     "MobileNetSpec",
     "SearchSpace",
     "SpaceSummary",

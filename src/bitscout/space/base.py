@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from bitscout.core import Candidate, LayerGraph, QuantPolicy, Value, Values
 from bitscout.errors import ConfigError
 from bitscout.space.choice import Choice
-from bitscout.space.layer_table import LayerTable
+from bitscout.space.layer_table import LayerTable, LayerVariants
 from bitscout.space.summary import LayerSummary, SpaceSummary
 
 __all__ = ["Architecture", "IndexArray", "SearchSpace"]
@@ -124,6 +124,10 @@ class SearchSpace(ABC):
         Raises:
             ConfigError: If the shape does not fit or an index is out of range.
         """
+
+    @abstractmethod
+    def layer_variants(self) -> LayerVariants:
+        """Return every layer that any network of the space may have: rows of a look-up table."""
 
     @abstractmethod
     def describe(self) -> SpaceSummary:

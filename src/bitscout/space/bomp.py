@@ -37,7 +37,7 @@ from bitscout.core import BIAS_BITS, LayerBits, QuantPolicy, Values
 from bitscout.errors import ConfigError
 from bitscout.space.base import IndexArray, SearchSpace
 from bitscout.space.bomp_explain import explain_rows
-from bitscout.space.bomp_layers import tabulate_layers
+from bitscout.space.bomp_layers import Feature, tabulate_layers
 from bitscout.space.bomp_size import count_bits
 from bitscout.space.bomp_table import (
     BASE_CHANNELS,
@@ -51,8 +51,9 @@ from bitscout.space.bomp_table import (
     check_widths,
     table_rows,
 )
+from bitscout.space.bomp_variants import BlockOptions, enumerate_layers
 from bitscout.space.choice import Choice
-from bitscout.space.layer_table import LayerTable
+from bitscout.space.layer_table import LayerTable, LayerVariants
 from bitscout.space.mobilenet_spec import BlockSpec, MobileNetSpec, round_channels
 from bitscout.space.summary import LayerSummary, SpaceSummary
 
@@ -273,7 +274,31 @@ class BompSpace(SearchSpace):
 
     def tabulate(self, indices: ArrayLike) -> LayerTable:
         """Return the layers of each network; see `SearchSpace.tabulate`."""
-        return tabulate_layers(dict(self._rows(indices)), self.n_classes)
+        row = dict(self._rows(indices))
+        return tabulate_layers(row, self.input_shape, self.n_classes, self.act_bits)
+
+    def layer_variants(self) -> LayerVariants:
+        """Return every layer any network may have; see `SearchSpace.layer_variants`."""
+        widths = [self._channels[position].tolist() for position in POSITIONS]
+        layers = enumerate_layers(
+            Feature(*self.input_shape),
+            list(zip(self._stem_channels.tolist(), widths[0], strict=True)),
+            {
+                position: BlockOptions(
+                    channels=channels,
+                    kernels=self._options(f"block{position}.kernel"),
+                    expansions=self._options(f"block{position}.expansion"),
+                    repetitions=self._options(f"block{position}.repetitions"),
+                )
+                for position, channels in zip(POSITIONS, widths, strict=True)
+            },
+            self._options("conv2.filters"),
+            self.n_classes,
+        )
+        return LayerVariants(layers, tuple(sorted(self.bits)), (self.act_bits,))
+
+    def _options(self, name: str) -> list[int]:
+        return [int(value) for value in self._integers[name].tolist()]
 
     def _count(self, indices: ArrayLike) -> tuple[IndexArray, IndexArray]:
         return count_bits(dict(self._rows(indices)), self.input_shape[0], self.n_classes)
