@@ -156,6 +156,16 @@ class HardwareModel(ABC):
         """Return the constants and options by name."""
         return {e.name: getattr(self, e.name) for e in fields(self) if "unit" in e.metadata}
 
+    def refusal(
+        self, layers: LayerArrays, weight_bits: IntArray, act_bits: IntArray
+    ) -> tuple[int, str] | None:
+        """Return the first layer there is no rule for and why, None where there is a rule for all.
+
+        For what the class attributes above cannot say; all arrays have shape ``(n,)``. The reason
+        continues "Hardware 'x' has no rule for layer 'y': " and has no full stop.
+        """
+        return None
+
     @final
     def check(self, names: Sequence[str], layers: LayerArrays, bits: tuple[Any, Any]) -> None:
         """Check that there is a rule for every layer and its bits.
@@ -194,6 +204,12 @@ class HardwareModel(ABC):
                     f"{names[index]!r}. Choose another target."
                 )
                 raise UnsupportedError(msg)
+        weight_bits, act_bits = (np.broadcast_to(np.asarray(b), (len(layers),)) for b in bits)
+        refused = self.refusal(layers, weight_bits, act_bits)
+        if refused is not None:
+            index, reason = refused
+            msg = f"Hardware {self.name!r} has no rule for layer {names[index]!r}: {reason}."
+            raise UnsupportedError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,13 @@ def _unknown(name: str, path: str | None) -> ConfigError:
 
 def _built_in_models() -> dict[str, Callable[[], type[HardwareModel]]]:
     """Return the models that target files may name; each is imported when it is asked for."""
-    return {}
+    return {"bitfusion": _bitfusion, "size": _size, "systolic-fpga": _systolic_fpga}
+
+
+def _bitfusion() -> type[HardwareModel]:
+    from bitscout.hardware.bitfusion import BitFusion
+
+    return BitFusion
 
 
 @cache
@@ -178,3 +184,15 @@ def _settable(model: type[HardwareModel], name: str) -> dict[str, tuple[Field[An
 
 def _is_required(entry: Field[Any]) -> bool:
     return entry.default is entry.default_factory  # Both are MISSING.
+
+
+def _size() -> type[HardwareModel]:
+    from bitscout.hardware.size import SizeModel
+
+    return SizeModel
+
+
+def _systolic_fpga() -> type[HardwareModel]:
+    from bitscout.hardware.systolic import SystolicFpga
+
+    return SystolicFpga
