@@ -149,6 +149,18 @@ def _bitfusion() -> type[HardwareModel]:
     return BitFusion
 
 
+def _size() -> type[HardwareModel]:
+    from bitscout.hardware.size import SizeModel
+
+    return SizeModel
+
+
+def _systolic_fpga() -> type[HardwareModel]:
+    from bitscout.hardware.systolic import SystolicFpga
+
+    return SystolicFpga
+
+
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
@@ -184,15 +196,3 @@ def _settable(model: type[HardwareModel], name: str) -> dict[str, tuple[Field[An
 
 def _is_required(entry: Field[Any]) -> bool:
     return entry.default is entry.default_factory  # Both are MISSING.
-
-
-def _size() -> type[HardwareModel]:
-    from bitscout.hardware.size import SizeModel
-
-    return SizeModel
-
-
-def _systolic_fpga() -> type[HardwareModel]:
-    from bitscout.hardware.systolic import SystolicFpga
-
-    return SystolicFpga
