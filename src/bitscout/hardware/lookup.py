@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Costs of every layer of a space at every pair of bit-widths, so that a candidate's are a sum.
+
+Notation, used by every function in this module:
+
+    row    position of a layer, without its name, among the table's different layers
+    L      layers of a network; the last dimension of what is looked up, `*` is any shape before it
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bitscout.core import LayerArrays, LayerGraph, QuantPolicy
+from bitscout.errors import ConfigError, UnsupportedError
+from bitscout.hardware.model import HardwareModel, LayerModel
+from bitscout.hardware.tabulate import bit_widths, describe_layers, evaluate
+
+__all__ = ["BoundTable", "LookupTable"]
+
+IntArray = NDArray[np.int64]
+Costs = Mapping[str, NDArray[Any]]
+
+_BLOCK: Final = 4096  # Layers located at once: their columns fit a second-level cache.
+
+
+@dataclass(frozen=True, eq=False)
+class LookupTable:
+    """A layer model precomputed; immutable, `covering` returns a larger one.
+
+    Attributes:
+        model: What it was computed with.
+        layers: Different layers, shape ``(n,)``.
+        weight_bits: Tabulated bit-widths of weights, ascending.
+        act_bits: Tabulated bit-widths of activations, ascending.
+        costs: The model's quantities, shape ``(n, n_weight_bits, n_act_bits)``, integers where
+            the model's are; 0 where `is_known` is False.
+        is_known: Where the model has a rule; a layer may, say, fit the device at few bits only.
+
+    Example:
+        >>> from bitscout.core import Layer
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Bits(LayerModel):
+        ...     quantities = {"weight_bits": "bit"}
+        ...
+        ...     def costs(self, layers, weight_bits, act_bits):
+        ...         return {"weight_bits": layers.n_weights * weight_bits}
+        >>> graph = LayerGraph((Layer("a", "linear", 10, 10), Layer("b", "linear", 10, 2)))
+        >>> table = LookupTable.build(Bits(), LayerArrays.of(graph)).bind(graph)
+        >>> table.policy_totals(QuantPolicy.uniform(["a", "b"], 4))
+        {'weight_bits': 480}
+        >>> table.totals([[4, 4], [2, 8]], [8, 8])
+        {'weight_bits': array([480, 360])}
+    """
+
+    model: LayerModel
+    layers: LayerArrays
+    weight_bits: tuple[int, ...]
+    act_bits: tuple[int, ...]
+    costs: Costs
+    is_known: NDArray[np.bool_]
+
+    @classmethod
+    def build(
+        cls,
+        model: HardwareModel,
+        layers: LayerArrays,
+        weight_bits: Iterable[int] | None = None,
+        act_bits: Iterable[int] | None = None,
+    ) -> LookupTable:
+        """Return the table of `layers` at every pair of bits.
+
+        Args:
+            model: What computes the costs.
+            layers: Any shape; equal ones are computed once.
+            weight_bits: Bit-widths to tabulate; by default all that the model supports.
+            act_bits: The same for activations.
+
+        Raises:
+            UnsupportedError: If the model's costs do not add up over layers, or it has no rule
+                for a layer or for bits that are asked for.
+        """
+        if not isinstance(model, LayerModel):
+            msg = (
+                f"Hardware {model.name!r} sees the whole network, so its costs are no sum over "
+                "layers and no table can hold them. Ask it for a report of each network."
+            )
+            raise UnsupportedError(msg)
+        widths = (
+            bit_widths("weight_bits", model.weight_bits if weight_bits is None else weight_bits),
+            bit_widths("act_bits", model.act_bits if act_bits is None else act_bits),
+        )
+        distinct, _ = layers.flat().unique()
+        shape = (len(distinct), len(widths[0]), len(widths[1]))
+        row, weight, act = (index.ravel() for index in np.indices(shape))
+        every = distinct[row]
+        pairs = (np.array(widths[0])[weight], np.array(widths[1])[act])
+        names = describe_layers(distinct)
+        model.check([names[i] for i in row], every, pairs)
+        costs, is_known = evaluate(model, every, *pairs)
+        cubes = {name: values.reshape(shape) for name, values in costs.items()}
+        return cls(model, distinct, *widths, cubes, is_known.reshape(shape))
+
+    def covering(self, layers: LayerArrays) -> LookupTable:
+        """Return a table that has `layers` too: this one if nothing is missing.
+
+        Rows keep their numbers. Costs are computed for the missing layers only.
+
+        Raises:
+            UnsupportedError: If the model has no rule for a missing layer.
+        """
+        missing = self.missing(layers)
+        if not len(missing):
+            return self
+        more = LookupTable.build(self.model, missing, self.weight_bits, self.act_bits)
+        return LookupTable(
+            self.model,
+            LayerArrays(np.concatenate([self.layers.table, more.layers.table])),
+            self.weight_bits,
+            self.act_bits,
+            {name: np.concatenate([self.costs[name], more.costs[name]]) for name in self.costs},
+            np.concatenate([self.is_known, more.is_known]),
+        )
+
+    def rows(
+        self, layers: LayerArrays, present: ArrayLike | None = None, names: Sequence[str] = ()
+    ) -> IntArray:
+        """Return the row of each layer, shape ``(*, L)``; ``len(self.layers)`` where absent.
+
+        Args:
+            layers: Shape ``(*, L)``.
+            present: Shape ``(*, L)``; False for what only fills the array. Default: all True.
+            names: ``L`` names for the message.
+
+        Raises:
+            ConfigError: If a layer is not in the table.
+        """
+        is_present = np.broadcast_to(True if present is None else present, layers.shape)
+        rows = np.full(layers.shape, len(self.layers), dtype=np.int64)
+        rows[is_present] = self._find(layers[is_present])
+        absent = np.argwhere(rows < 0)
+        if len(absent):
+            first = tuple(absent[0])
+            which = f"{names[first[-1]]!r}, a " if names else ""
+            msg = (
+                f"The table of hardware {self.model.name!r} lacks {len(absent)} of the layers, "
+                f"the first is {which}{describe_layers(layers[first][None])[0]}. Build it for "
+                "these layers, or extend it with `covering`."
+            )
+            raise ConfigError(msg)
+        return rows
+
+    def totals(
+        self,
+        layers: LayerArrays,
+        weight_bits: ArrayLike,
+        act_bits: ArrayLike,
+        present: ArrayLike | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Return what networks cost, each quantity with shape ``(*)``.
+
+        The three arrays broadcast: one network at many bit-widths is `layers` of shape ``(L,)``
+        and bits of shape ``(n, L)``; different networks are padded to the longest.
+
+        Args:
+            layers: Shape ``(*, L)``.
+            weight_bits: Integers, shape ``(*, L)``; any value where a layer is absent.
+            act_bits: Integers, shape ``(*, L)``.
+            present: Shape of `layers`; False for what only fills the array. Default: all True.
+
+        Raises:
+            ConfigError: If a layer or its bits are not in the table.
+            UnsupportedError: If the model has no rule for the bits.
+        """
+        return self._totals(self.rows(layers, present), weight_bits, act_bits)
+
+    def bind(self, graph: LayerGraph) -> BoundTable:
+        """Return the costs of one network at any bit-widths, its layers found once.
+
+        Raises:
+            ConfigError: If a layer is not in the table.
+        """
+        return BoundTable(self, graph.names, self.rows(LayerArrays.of(graph), names=graph.names))
+
+    def missing(self, layers: LayerArrays) -> LayerArrays:
+        """Return the different ones of `layers`, of any shape, that are not in the table."""
+        distinct, _ = layers.flat().unique()
+        return distinct[self._find(distinct) < 0]
+
+    @cached_property
+    def signature(self) -> str:
+        """A digest of everything the costs depend on: model, layers, bits."""
+        digest = hashlib.sha256(
+            f"{self.model.signature}{self.weight_bits}{self.act_bits}".encode()
+        )
+        digest.update(np.ascontiguousarray(self.layers.table, dtype="<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def _order(self) -> tuple[IntArray, IntArray]:
+        """Keys in ascending order and the row of each."""
+        keys = self.layers.keys()
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+
+    @cached_property
+    def _row_of(self) -> dict[bytes, int]:
+        return {row.tobytes(): number for number, row in enumerate(self.layers.table)}
+
+    @cached_property
+    def _places(self) -> dict[str, IntArray]:
+        """Position of each bit-width among the tabulated ones, -1 where it is not tabulated.
+
+        The last entry is -1, and stands for everything that lies outside on either side.
+        """
+        places = {}
+        for what, tabulated in (("weight", self.weight_bits), ("activation", self.act_bits)):
+            places[what] = np.full(tabulated[-1] + 2, -1, dtype=np.int64)
+            places[what][list(tabulated)] = np.arange(len(tabulated))
+        return places
+
+    @cached_property
+    def _is_full(self) -> bool:
+        return bool(self.is_known.all())
+
+    @cached_property
+    def _flat(self) -> Costs:
+        """Costs by ``(row * n_weight_bits + weight) * n_act_bits + act``, and a row of zeros."""
+        pad = np.zeros(len(self.weight_bits) * len(self.act_bits), dtype=np.int64)
+        return {
+            name: np.concatenate([cube.ravel(), pad.astype(cube.dtype)])
+            for name, cube in self.costs.items()
+        }
+
+    def _find(self, layers: LayerArrays) -> IntArray:
+        """Return the row of each layer of shape ``(n,)``, -1 where it is not in the table."""
+        if not len(self.layers):
+            return np.full(len(layers), -1, dtype=np.int64)
+        keys, order = self._order
+        rows = np.empty(len(layers), dtype=np.int64)
+        for start in range(0, len(layers), _BLOCK):
+            block = layers[start : start + _BLOCK]
+            place = np.searchsorted(keys, block.keys())
+            row = order[np.minimum(place, len(keys) - 1)]
+            # Equal keys are no proof of equal layers, nor is the first of equal keys the only.
+            for other in np.flatnonzero((self.layers.table[row] != block.table).any(axis=-1)):
+                row[other] = self._row_of.get(block.table[other].tobytes(), -1)
+            rows[start : start + _BLOCK] = row
+        return rows
+
+    def _totals(
+        self, rows: IntArray, weight_bits: ArrayLike, act_bits: ArrayLike
+    ) -> dict[str, NDArray[Any]]:
+        """Return totals of layers that were located by `rows`."""
+        weight = self._positions("weight", rows, weight_bits)
+        act = self._positions("activation", rows, act_bits)
+        entry = (rows * len(self.weight_bits) + weight) * len(self.act_bits) + act
+        if not self._is_full:
+            self._refuse_unknown(entry)
+        costs = {name: values.take(entry) for name, values in self._flat.items()}
+        return {name: np.asarray(total) for name, total in self.model.totals(costs).items()}
+
+    def _positions(self, what: str, rows: IntArray, given: ArrayLike) -> IntArray:
+        """Return where each of the bits is tabulated; 0 for absent layers."""
+        bits = np.asarray(given)
+        if bits.dtype.kind not in "iu":
+            msg = f"Bit-widths must be integers, got {bits.dtype} for {what} bits."
+            raise ConfigError(msg)
+        places = self._places[what]
+        found: IntArray = places[np.clip(bits, -1, len(places) - 1)]
+        if (found >= 0).all():
+            return found
+        is_wrong = (found < 0) & (rows < len(self.layers))
+        if is_wrong.any():
+            first = tuple(np.argwhere(is_wrong)[0])
+            row = np.broadcast_to(rows, is_wrong.shape)[first]
+            self._refuse_bits(what, int(np.broadcast_to(bits, is_wrong.shape)[first]), row)
+        return np.where(found < 0, 0, found)
+
+    def _refuse_bits(self, what: str, bits: int, row: int) -> None:
+        layer = self.layers[row : row + 1]
+        pair = (bits, self.act_bits[0]) if what == "weight" else (self.weight_bits[0], bits)
+        self.model.check(describe_layers(layer), layer, pair)
+        tabulated = self.weight_bits if what == "weight" else self.act_bits
+        msg = (
+            f"The table of hardware {self.model.name!r} has {what} bits "
+            f"{', '.join(map(str, tabulated))}, got {bits}. Build it for these bits."
+        )
+        raise ConfigError(msg)
+
+    def _refuse_unknown(self, entry: IntArray) -> None:
+        """Let the model say why it has no rule for an entry."""
+        flat = np.append(self.is_known.ravel(), True)
+        unknown = entry[~flat[np.minimum(entry, len(flat) - 1)]]
+        if unknown.size:
+            row, weight, act = np.unravel_index(unknown[0], self.is_known.shape)
+            bits = (np.array([self.weight_bits[weight]]), np.array([self.act_bits[act]]))
+            self.model.checked_costs(self.layers[row : row + 1], *bits)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTable:
+    """A table for the layers of one network.
+
+    Attributes:
+        table: The table.
+        names: Names of the layers, ``L``.
+        rows: Row of each layer in the table, shape ``(L,)``.
+    """
+
+    table: LookupTable
+    names: tuple[str, ...]
+    rows: IntArray
+
+    @property
+    def costs(self) -> dict[str, NDArray[Any]]:
+        """Each quantity of each layer, shape ``(L, n_weight_bits, n_act_bits)``."""
+        return {name: values[self.rows] for name, values in self.table.costs.items()}
+
+    def totals(self, weight_bits: ArrayLike, act_bits: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Return what the network costs at many bit-widths, each quantity with shape ``(*)``.
+
+        Args:
+            weight_bits: Integers, shape ``(*, L)``.
+            act_bits: Integers, shape ``(*, L)``.
+
+        Raises:
+            ConfigError: If bits are not in the table.
+            UnsupportedError: If the model has no rule for them.
+        """
+        return self.table._totals(self.rows, weight_bits, act_bits)
+
+    def policy_totals(self, policy: QuantPolicy) -> dict[str, float]:
+        """Return what the network costs at the bit-widths of `policy`.
+
+        Raises:
+            PolicyError: If the policy does not name exactly the layers of the network.
+            ConfigError: If bits are not in the table.
+            UnsupportedError: If the model has no rule for them.
+        """
+        policy.check_covers(self.names)
+        bits = [policy[name] for name in self.names]
+        weight_bits = np.array([pair.weight_bits for pair in bits], dtype=np.int64)
+        act_bits = np.array([pair.act_bits for pair in bits], dtype=np.int64)
+        return {name: total.item() for name, total in self.totals(weight_bits, act_bits).items()}
