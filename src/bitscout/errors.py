@@ -15,6 +15,7 @@ __all__ = [
     "DataError",
     "ExportError",
     "InfeasibleError",
+    "MeasurementError",
     "PolicyError",
     "RunError",
     "TrainingError",
@@ -54,6 +55,10 @@ class RunError(BitscoutError):
 
 class TrainingError(BitscoutError):
     """A training diverged: its loss or its outputs are not finite."""
+
+
+class MeasurementError(BitscoutError):
+    """A command that measures a network failed, took too long, or gave no sensible answer."""
 
 
 class InfeasibleError(BitscoutError):
