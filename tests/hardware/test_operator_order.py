@@ -2,6 +2,7 @@
 """Orders of operators: equal to the published recurrence and to trying all orders."""
 
 import time
+from dataclasses import replace
 from functools import cache
 from itertools import permutations
 
@@ -16,11 +17,11 @@ from bitscout.hardware.operator_order import best_order
 
 
 def network(n_inputs, reads, accumulates=()):
-    """Operators that read `reads`; those in `accumulates` may overwrite an operand."""
-    n = n_inputs + len(reads)
-    names = tuple(f"x{i}" if i < n_inputs else f"op{i}" for i in range(n))
-    flags = tuple(i in accumulates for i in range(n))
-    return OperatorGraph(names, ((),) * n_inputs + tuple(reads), flags, n_inputs)
+    """Operators that read `reads`; those in `accumulates` may overwrite any operand."""
+    reads = ((),) * n_inputs + tuple(reads)
+    names = tuple(f"x{i}" if i < n_inputs else f"op{i}" for i in range(len(reads)))
+    replaces = tuple(operands if i in accumulates else () for i, operands in enumerate(reads))
+    return OperatorGraph(names, reads, replaces, n_inputs)
 
 
 @st.composite
@@ -32,10 +33,11 @@ def networks(draw, max_operators=8):
         tuple(sorted(draw(st.sets(st.integers(0, i - 1), min_size=1, max_size=3))))
         for i in range(n_inputs, n)
     ]
-    accumulates = draw(st.sets(st.integers(n_inputs, n - 1)))
+    replaces = [draw(st.sampled_from([(), operands, operands[:1]])) for operands in reads]
     inputs = st.sampled_from([0, 0, 4, 9])
     sizes = [draw(inputs if i < n_inputs else st.sampled_from([1, 4, 4, 9])) for i in range(n)]
-    return network(n_inputs, reads, accumulates), tuple(sizes)
+    graph = replace(network(n_inputs, reads), replaces=((),) * n_inputs + tuple(replaces))
+    return graph, tuple(sizes)
 
 
 def recurrence(graph, sizes):
@@ -60,9 +62,7 @@ def recurrence(graph, sizes):
                 continue
             before = others | set(graph.reads[t])
             # An operand that something later reads is among the others.
-            is_in_place = graph.accumulates[t] and any(
-                sizes[u] == sizes[t] and u not in others for u in graph.reads[t]
-            )
+            is_in_place = any(sizes[u] == sizes[t] and u not in others for u in graph.replaces[t])
             step = size(before) if is_in_place else size(before | {t})
             choices.append(max(mem(before), step))
         return min(choices)
@@ -119,7 +119,7 @@ def test_bytes_of_an_order_are_those_of_the_planner_of_exported_code(case):
     for operator in range(graph.n_inputs, len(names)):
         reads = tuple(names[t] for t in graph.reads[operator])
         writes = {names[operator]: sizes[operator]}
-        in_place = reads if graph.accumulates[operator] else ()
+        in_place = tuple(names[t] for t in graph.replaces[operator])
         steps.append(MemoryStep(names[operator], reads, writes, in_place=in_place))
     keep = {name for name, count in zip(names, graph.n_readers, strict=True) if not count}
     plan = plan_memory(steps, keep=keep)

@@ -3,6 +3,7 @@
 
 from bitscout.hardware.lookup import BoundTable, LookupTable
 from bitscout.hardware.lookup_file import load_table, save_table
+from bitscout.hardware.mcu import Microcontroller
 from bitscout.hardware.model import HardwareModel, LayerModel, constant, layer_kinds, tunable
 from bitscout.hardware.reference_networks import REFERENCE_NETWORKS, reference_network
 from bitscout.hardware.registry import HardwareSpec, hardware_names, load_hardware
@@ -18,6 +19,7 @@ __all__ = [
     "LayerCost",
     "LayerModel",
     "LookupTable",
+    "Microcontroller",
     "SizeReport",
     "constant",
     "hardware_names",

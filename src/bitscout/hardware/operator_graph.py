@@ -8,8 +8,8 @@ Notation, here and in `operator_order`:
     live     from the operator that writes a tensor (inputs: from the start) to its last reader
     step     running one operator: every live tensor and the one it writes are in memory at once
 
-An operator that accumulates may write over an operand of the same size that nobody reads later;
-its step then needs no memory for the result.
+Some operators may write over an operand of the same size that nobody reads later; their step
+then needs no memory for the result.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ class OperatorGraph:
     Attributes:
         names: Of the tensors: first the inputs, then the operators in the given order.
         reads: Indices of the tensors each operator reads, each once; empty for an input.
-        accumulates: Whether the result may take the place of an operand of the same size.
+        replaces: Those of them whose place the result may take, if it has their size and nobody
+            reads them later; empty for most.
         n_inputs: How many of the tensors are inputs.
     """
 
     names: tuple[str, ...]
     reads: tuple[tuple[int, ...], ...]
-    accumulates: tuple[bool, ...]
+    replaces: tuple[tuple[int, ...], ...]
     n_inputs: int = 1
 
     @cached_property
@@ -136,7 +137,7 @@ def memory_profile(
 
 
 def _steps(graph: OperatorGraph, sizes: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
-    reads, accumulates = graph.reads, graph.accumulates
+    reads, replaces = graph.reads, graph.replaces
     # A kept tensor has no reader, so its count never falls to zero.
     remaining = list(graph.n_readers)
     live = sum(sizes[: graph.n_inputs])
@@ -144,11 +145,10 @@ def _steps(graph: OperatorGraph, sizes: Sequence[int], order: Sequence[int]) -> 
     for operator in order:
         live += sizes[operator]
         step = live
-        if accumulates[operator]:
-            for tensor in reads[operator]:
-                if sizes[tensor] == sizes[operator] and remaining[tensor] == 1:
-                    step -= sizes[operator]
-                    break
+        for tensor in replaces[operator]:
+            if sizes[tensor] == sizes[operator] and remaining[tensor] == 1:
+                step -= sizes[operator]
+                break
         steps.append(step)
         for tensor in reads[operator]:
             remaining[tensor] -= 1

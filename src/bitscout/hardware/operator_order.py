@@ -73,9 +73,10 @@ def best_order(
 
 def _least(graph: OperatorGraph, sizes: Sequence[int], operator: int) -> int:
     """Return what the step of `operator` needs in any order: its operands and its result."""
-    operands = [sizes[tensor] for tensor in graph.reads[operator]]
     result = sizes[operator]
-    return sum(operands) + (0 if graph.accumulates[operator] and result in operands else result)
+    may_be_in_place = any(sizes[tensor] == result for tensor in graph.replaces[operator])
+    needed = sum(sizes[tensor] for tensor in graph.reads[operator])
+    return needed if may_be_in_place else needed + result
 
 
 class _SegmentSearch:
@@ -102,7 +103,7 @@ class _SegmentSearch:
         # What each operator reads that no operator after the segment needs, and by whom else.
         self._frees = [
             [
-                (sizes[tensor], inside[tensor] & ~(1 << operator - first))
+                (tensor, inside[tensor] & ~(1 << operator - first))
                 for tensor in graph.reads[operator]
                 if before.get(tensor, 0) + inside[tensor].bit_count() == n_readers[tensor]
             ]
@@ -154,10 +155,13 @@ class _SegmentSearch:
                 continue
             index = self._segment.start + operator
             result = self._sizes[index]
-            freed = [size for size, others in self._frees[operator] if not others & ~done]
-            is_in_place = self._graph.accumulates[index] and result in freed
+            freed = [tensor for tensor, others in self._frees[operator] if not others & ~done]
+            is_in_place = any(
+                tensor in freed and self._sizes[tensor] == result
+                for tensor in self._graph.replaces[index]
+            )
             step = live if is_in_place else live + result
-            new_live = live + result - sum(freed)
+            new_live = live + result - sum(self._sizes[tensor] for tensor in freed)
             if step <= peak and new_live <= live:
                 return [(operator, peak, new_live)]
             moves.append((operator, max(peak, step), new_live))
