@@ -119,7 +119,7 @@ class Microcontroller(HardwareModel):
         with_bias = layers.has_bias * layers.out_channels
         outputs = self.batch * with_bias * layers.output_height * layers.output_width
         costs = {
-            "flash_bytes": self._flash(layers, weight_bits),
+            "flash_bytes": self.flash_bytes(layers, weight_bits),
             "peak_memory_bytes": np.array([live[name] for name in graph.names], dtype=np.int64),
             "macs": macs,
             "work": macs,
@@ -184,7 +184,10 @@ class Microcontroller(HardwareModel):
         """Return ``peak_memory_bytes`` alone; see `memory`."""
         return self.memory(graph, policy).peak_bytes
 
-    def _flash(self, layers: LayerArrays, weight_bits: NDArray[np.int64]) -> NDArray[np.int64]:
+    def flash_bytes(
+        self, layers: LayerArrays, weight_bits: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return what the constants of each layer take, in bytes; shapes are ``(n,)``."""
         size = SizeModel(packing=self.packing, bias_bits=self.bias_bits, scales=self.scales)
         packed = size.costs(layers, weight_bits, weight_bits)["packed_bytes"]
         return np.asarray(packed, dtype=np.int64)
