@@ -17,16 +17,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitscout.pipeline import RunResult, load_result, search
+    from bitscout.pipeline import NetworkCost, RunResult, cost, load_result, search
     from bitscout.space import BompSpace, SearchSpace
     from bitscout.training import ImageData, from_dataset, load_dataset
 
 __all__ = [
     "BompSpace",
     "ImageData",
+    "NetworkCost",
     "RunResult",
     "SearchSpace",
     "__version__",
+    "cost",
     "from_dataset",
     "load_dataset",
     "load_result",
@@ -38,8 +40,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "BompSpace": "bitscout.space",
     "ImageData": "bitscout.training",
+    "NetworkCost": "bitscout.pipeline",
     "RunResult": "bitscout.pipeline",
     "SearchSpace": "bitscout.space",
+    "cost": "bitscout.pipeline",
     "from_dataset": "bitscout.training",
     "load_dataset": "bitscout.training",
     "load_result": "bitscout.pipeline",

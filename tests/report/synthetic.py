@@ -26,7 +26,13 @@ ENVIRONMENT = {
     "commit": "0123abc",
     "seeds": {"root": 0},
 }
-DATASET = {"name": "digits", "shape": [1, 8, 8], "n_classes": 10, "n_train": 1294, "n_test": 360}
+DATASET = {
+    "name": "digits",
+    "input_shape": [1, 8, 8],
+    "n_classes": 10,
+    "n_train": 1294,
+    "n_test": 360,
+}
 
 
 def metrics_of(candidate: Candidate, **accuracies: float) -> Metrics:

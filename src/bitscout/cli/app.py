@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from bitscout import __version__
+from bitscout.cli.cost import cost_command
 from bitscout.cli.explain import explain_command
 from bitscout.cli.export import export_command
 from bitscout.cli.list_names import list_command
@@ -53,6 +54,7 @@ for _name, _command in (
     ("resume", resume_command),
     ("show", show_command),
     ("explain", explain_command),
+    ("cost", cost_command),
     ("export", export_command),
     ("verify", verify_command),
     ("report", report_command),

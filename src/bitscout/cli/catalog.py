@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names a configuration may use, each with one line.
+"""The names a configuration or a command may use, each with one line.
 
 Kept apart from what they name, so that ``bitscout list`` does not import PyTorch; a test compares
 them with the configuration's allowed values.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-__all__ = ["NOTES", "entries"]
+__all__ = ["entries"]
 
 _NAMES: dict[str, dict[str, str]] = {
     "spaces": {
@@ -24,10 +24,6 @@ _NAMES: dict[str, dict[str, str]] = {
         "nsga2": "Optuna's NSGA-II, for objective.front.",
         "nsga3": "Optuna's NSGA-III, for objective.front with three or more metrics.",
     },
-    "hardware": {
-        "size": "Bytes of weights and int32 biases, multiply-accumulates and bit operations; "
-        "always computed; budget.size_kb bounds the size.",
-    },
     "datasets": {
         "digits": "8x8 handwritten digits, embedded: needs no file.",
         "npz": "A NumPy archive with images and labels; dataset.path is the file.",
@@ -35,11 +31,6 @@ _NAMES: dict[str, dict[str, str]] = {
         "cifar10": "CIFAR-10; dataset.path is its folder or file.",
         "cifar100": "CIFAR-100; dataset.path is its folder or file.",
     },
-    "models": {},
-}
-# Why a list is empty.
-NOTES = {
-    "models": "None yet: networks come from a search space; a given model cannot be searched.",
 }
 
 
@@ -47,9 +38,17 @@ def entries(kind: str) -> dict[str, str]:
     """Return name and description of everything of `kind`.
 
     Args:
-        kind: ``presets``, or one of the kinds above.
+        kind: ``presets``, ``hardware``, ``models``, or one of the kinds above.
     """
-    return _presets() if kind == "presets" else _NAMES[kind]
+    if kind == "presets":
+        return _presets()
+    if kind in ("hardware", "models"):
+        # NumPy, and what other packages announce: only where it is asked for.
+        from bitscout.hardware import REFERENCE_NETWORKS, hardware_names
+
+        found = hardware_names() if kind == "hardware" else REFERENCE_NETWORKS
+        return {name: f"{text.rstrip('.')}." for name, text in sorted(found.items())}
+    return _NAMES[kind]
 
 
 def _presets() -> dict[str, str]:

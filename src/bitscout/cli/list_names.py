@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bitscout.cli.catalog import NOTES, entries
+from bitscout.cli.catalog import entries
 from bitscout.cli.options import AsJson
 from bitscout.cli.output import print_json, print_result
 
@@ -34,7 +34,7 @@ def list_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the names that a configuration may use.
+    """List the names that a configuration or a command may use.
 
     Examples:
       bitscout list presets
@@ -52,8 +52,7 @@ def list_command(
         return
     for index, (name, names) in enumerate(listed.items()):
         heading = [Text(name, style="bold")] if len(listed) > 1 else []
-        body = _table(names) if names else NOTES[name]
-        print_result(*([""] if index else []), *heading, body)
+        print_result(*([""] if index else []), *heading, _table(names))
 
 
 def _table(names: dict[str, str]) -> Table:

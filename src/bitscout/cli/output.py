@@ -9,7 +9,14 @@ import sys
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-__all__ = ["print_error", "print_json", "print_note", "print_result", "stderr_console"]
+__all__ = [
+    "print_error",
+    "print_json",
+    "print_note",
+    "print_result",
+    "stderr_console",
+    "stdout_width",
+]
 
 
 def stderr_console() -> Console:
@@ -24,6 +31,11 @@ def print_result(*parts: RenderableType) -> None:
         # Strings as they are: paths and commands must survive being copied.
         is_string = isinstance(part, str)
         console.print(part, markup=not is_string, soft_wrap=is_string)
+
+
+def stdout_width() -> int:
+    """Return how many columns a result may have."""
+    return Console().width
 
 
 def print_json(document: object) -> None:

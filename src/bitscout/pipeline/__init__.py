@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bitscout.pipeline.api import search
     from bitscout.pipeline.config import RunConfig
+    from bitscout.pipeline.costing import NetworkCost, cost
     from bitscout.pipeline.deploy import DeployRequest, export_final, verify_final
     from bitscout.pipeline.directory import RunDirectory, next_free_directory
     from bitscout.pipeline.events import (
@@ -53,6 +54,7 @@ __all__ = [
     "FinalRecord",
     "FinalStarted",
     "Listener",
+    "NetworkCost",
     "OnnxWriter",
     "RunConfig",
     "RunDirectory",
@@ -63,6 +65,7 @@ __all__ = [
     "TrialRecord",
     "TrialStarted",
     "Verdict",
+    "cost",
     "dump_config",
     "explain",
     "export_final",
@@ -92,6 +95,7 @@ _HOMES = {
     "FinalRecord": "records",
     "FinalStarted": "events",
     "Listener": "events",
+    "NetworkCost": "costing",
     "OnnxWriter": "measuring",
     "RunConfig": "config",
     "RunDirectory": "directory",
@@ -102,6 +106,7 @@ _HOMES = {
     "TrialRecord": "records",
     "TrialStarted": "events",
     "Verdict": "verdict",
+    "cost": "costing",
     "dump_config": "load",
     "explain": "explanation",
     "export_final": "deploy",

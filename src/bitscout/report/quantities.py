@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Physical quantities as a person reads them: a column, its unit, and numbers that line up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor, log10
+from typing import Final
+
+from bitscout.hardware import CostReport
+
+__all__ = ["ABSENT", "Column", "column", "columns", "dearest", "shares"]
+
+ABSENT: Final = "–"
+
+# The quantities that people ask for first, most wanted first.
+_FIRST: Final = (
+    "latency_ms",
+    "energy_mj",
+    "cycles",
+    "size_bytes",
+    "flash_bytes",
+    "peak_memory_bytes",
+)
+# Each line is one thing to look at; the names of a line say nearly the same.
+_LOOKED_AT: Final = (
+    ("latency_ms", "cycles"),
+    ("energy_mj",),
+    ("size_bytes", "flash_bytes", "weight_bytes"),
+)
+_UNWANTED: Final = ("macs",)  # Every table has them already.
+# Units with their larger and smaller relatives.
+_PREFIXES: Final[dict[str, tuple[tuple[float, str], ...]]] = {
+    "ms": ((1e3, "s"), (1.0, "ms"), (1e-3, "µs"), (1e-6, "ns")),
+    "mJ": ((1e3, "J"), (1.0, "mJ"), (1e-3, "µJ"), (1e-6, "nJ")),
+    "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes")),
+    "bits": ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit"), (1.0, "bits")),
+}
+_COUNTS: Final = ((1e9, "10^9"), (1e6, "10^6"), (1e3, "10^3"), (1.0, ""))
+# Counts whose name says what is counted.
+_COUNTED: Final = {"bops": "BOPs", "macs": "MACs", "params": "parameters"}
+_SIGNIFICANT_DIGITS: Final = 5  # Of a network's total; its layers get as many decimals.
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one quantity of one report is written.
+
+    Attributes:
+        name: The quantity, ``latency_ms``.
+        label: What it is called, ``latency``.
+        unit: The unit it is written in, ``µs``; may be empty.
+        scale: That unit in terms of the quantity's own.
+        decimals: Digits after the point.
+    """
+
+    name: str
+    label: str
+    unit: str
+    scale: float
+    decimals: int
+
+    def text(self, value: float | None) -> str:
+        """Return `value`, in the quantity's own unit, as digits alone."""
+        return ABSENT if value is None else f"{value / self.scale:,.{self.decimals}f}"
+
+    def with_unit(self, value: float) -> str:
+        """Return `value` with its unit."""
+        return f"{self.text(value)} {self.unit}".rstrip()
+
+
+def column(name: str, unit: str, values: Sequence[float]) -> Column:
+    """Return how a quantity is written whose largest value has five significant digits.
+
+    Args:
+        name: The quantity.
+        unit: Its unit.
+        values: Every value to be written with it; may be empty.
+
+    Example:
+        >>> column("latency_ms", "ms", [0.0123456]).with_unit(0.0123456)
+        '12.346 µs'
+        >>> column("cycles", "cycles", [444, 12]).text(12)
+        '12'
+    """
+    largest = max(values, default=0.0)
+    prefixes = _PREFIXES.get(unit, _COUNTS)
+    # 999.996 kB is written as 1.0000 MB, not as 1000.0 kB.
+    fitting = (pair for pair in prefixes if largest >= 0.999995 * pair[0])
+    scale, prefixed = next(fitting, prefixes[-1])
+    if largest == 0:
+        scale, prefixed = next(pair for pair in prefixes if pair[0] == 1.0)
+    label = _label(name, unit)
+    if unit not in _PREFIXES and unit != "1" and name not in (unit, *_COUNTED):
+        prefixed = f"{prefixed} {unit}".strip()
+    is_whole = scale == 1.0 and all(float(value).is_integer() for value in values)
+    decimals = 0 if is_whole else _decimals(largest / scale)
+    return Column(name, label, prefixed, scale, decimals)
+
+
+def columns(report: CostReport) -> list[Column]:
+    """Return every quantity of a report but the MACs, the most wanted first."""
+    names = [name for name in report.units if name not in _UNWANTED]
+    wanted = [name for name in _FIRST if name in names]
+    return [
+        column(
+            name,
+            report.units[name],
+            [
+                *([report.total[name]] if name in report.total else []),
+                *(layer.costs[name] for layer in report.layers if name in layer.costs),
+            ],
+        )
+        for name in (*wanted, *(name for name in names if name not in wanted))
+    ]
+
+
+def shares(report: CostReport, name: str) -> list[float] | None:
+    """Return the part of a network's cost that each layer has; `None` if they do not add up.
+
+    Args:
+        report: The costs.
+        name: A quantity; peaks and whole networks' quantities do not add up.
+    """
+    if name not in report.total or not all(name in layer.costs for layer in report.layers):
+        return None
+    total = report.total[name]
+    values = [layer.costs[name] for layer in report.layers]
+    if not total > 0 or abs(sum(values) - total) > 1e-6 * total:
+        return None
+    return [value / total for value in values]
+
+
+def dearest(report: CostReport) -> list[tuple[Column, list[float]]]:
+    """Return the one or two quantities to look at first, each with its layers' shares.
+
+    Time first, then energy, then size: those of them that add up over the layers. Of a model
+    with none of them, the first quantity that adds up.
+    """
+    by_name = {entry.name: entry for entry in columns(report)}
+    parts = {name: found for name in by_name if (found := shares(report, name)) is not None}
+    chosen = [next((n for n in group if n in parts), None) for group in _LOOKED_AT]
+    names = [name for name in chosen if name is not None] or list(parts)[:1]
+    return [(by_name[name], parts[name]) for name in names[:2]]
+
+
+def _label(name: str, unit: str) -> str:
+    """Return ``peak memory`` for ``peak_memory_bytes`` in bytes."""
+    words = name.split("_")
+    if len(words) > 1 and words[-1].lower() == unit.lower():
+        words = words[:-1]
+    return _COUNTED.get(name, " ".join(words))
+
+
+def _decimals(value: float) -> int:
+    if value <= 0:
+        return 0
+    before = floor(log10(value)) + 1
+    # 9.99996 is written with five digits as 10.000.
+    if round(value, _SIGNIFICANT_DIGITS - before) >= 10.0**before:
+        before += 1
+    return max(0, _SIGNIFICANT_DIGITS - before)
