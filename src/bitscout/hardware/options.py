@@ -25,7 +25,7 @@ class Notation:
 
     Attributes:
         expected: What is expected, for messages.
-        read: From text or from what YAML has to the value; raises ValueError where it cannot.
+        read: From text or from what YAML has to the value; raises ValueError or TypeError.
         write: From the value to text that `read` understands. Commas must be inside quotes.
     """
 
@@ -88,10 +88,7 @@ def typed_option(owner: str, entry: Field[Any], hint: Any, value: Any) -> Any:  
         hint = next(option for option in get_args(hint) if option is not NoneType)
     notation: Notation | None = entry.metadata.get("notation")
     if notation is not None:
-        try:
-            return notation.read(value)
-        except ValueError as error:
-            raise _wrong(owner, entry, notation.expected, value) from error
+        return _noted(owner, entry, notation, value)
     if get_origin(hint) is Literal:
         return _choice(owner, entry, get_args(hint), value)
     if hint is bool:
@@ -103,6 +100,15 @@ def typed_option(owner: str, entry: Field[Any], hint: Any, value: Any) -> Any:  
     if (get_origin(hint) or hint) in (dict, Mapping) and not isinstance(value, Mapping):
         raise _wrong(owner, entry, "a mapping", value)
     return value
+
+
+def _noted(owner: str, entry: Field[Any], notation: Notation, value: object) -> object:
+    try:
+        return notation.read(value)
+    except ConfigError:  # It says more than `expected`.
+        raise
+    except (TypeError, ValueError) as error:
+        raise _wrong(owner, entry, notation.expected, value) from error
 
 
 def _choice(owner: str, entry: Field[Any], choices: tuple[Any, ...], value: object) -> object:

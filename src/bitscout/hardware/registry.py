@@ -140,13 +140,25 @@ def _unknown(name: str, path: str | None) -> ConfigError:
 
 def _built_in_models() -> dict[str, Callable[[], type[HardwareModel]]]:
     """Return the models that target files may name; each is imported when it is asked for."""
-    return {"bitfusion": _bitfusion, "mcu": _mcu, "size": _size, "systolic-fpga": _systolic_fpga}
+    return {
+        "bitfusion": _bitfusion,
+        "mcu": _mcu,
+        "measured": _measured,
+        "size": _size,
+        "systolic-fpga": _systolic_fpga,
+    }
 
 
 def _bitfusion() -> type[HardwareModel]:
     from bitscout.hardware.bitfusion import BitFusion
 
     return BitFusion
+
+
+def _measured() -> type[HardwareModel]:
+    from bitscout.hardware.measured import Measured
+
+    return Measured
 
 
 def _mcu() -> type[HardwareModel]:
