@@ -4,7 +4,9 @@
 The model of uNAS [Liberis2021]_, for any bit-widths. Weights stay in flash and are read from
 there; RAM holds the tensors between the operators, at the worst step of the best order. Not
 counted: the program, buffers that one operator needs for itself (im2col, int32 sums), and what
-an interpreter or an arrangement of the tensors in one block loses.
+an interpreter or an arrangement of the tensors in one block loses. The C code that `export`
+writes holds exactly these tensors where all activations have 8 bits, plus the buffers; below 8
+bits it keeps a byte an element, so there it needs more.
 
 References:
     .. [Liberis2021] E. Liberis, L. Dudziak, N. Lane. uNAS: Constrained Neural Architecture Search
@@ -206,6 +208,8 @@ def _extra_work(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int,
 
 
 def _peak_note(memory: MemoryProfile) -> str:
+    if not memory.order:
+        return "The network has no operators."
     tensors = memory.live_tensors(memory.peak_operator)
     listed = ", ".join(f"{name} {size:,}" for name, size in tensors.items())
     return f"Memory is fullest while `{memory.peak_operator}` runs, in bytes: {listed}."
