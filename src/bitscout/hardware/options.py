@@ -133,14 +133,15 @@ def _number(owner: str, entry: Field[Any], hint: type, value: object) -> float:
     # YAML 1.1 reads 1e-3 as text, for want of a point: numbers are accepted as text everywhere.
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise _wrong(owner, entry, expected, value)
+    if hint is int and isinstance(value, float) and not value.is_integer():
+        raise _wrong(owner, entry, expected, value)
     try:
-        number = float(value)
-        exact = int(value) if hint is int else number
+        number = int(value) if hint is int else float(value)
     except (ValueError, OverflowError) as error:
         raise _wrong(owner, entry, expected, value) from error
-    if not math.isfinite(number) or (hint is int and exact != number):
+    if not math.isfinite(float(value)):
         raise _wrong(owner, entry, expected, value)
-    return exact
+    return number
 
 
 def _wrong(owner: str, entry: Field[Any], expected: str, value: object) -> ConfigError:
