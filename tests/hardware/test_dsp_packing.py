@@ -205,6 +205,32 @@ def test_a_smaller_multiplier_packs_less():
     assert (packing.n_acts, packing.n_weights) == (2, 2)
 
 
+def test_of_as_many_multiplications_more_additions_win():
+    # 2 x 2 with a slice of 7 bits, and 4 x 1 with one of 6.
+    ports = DspPorts(act_bits=22, weight_bits=10, accumulator_bits=24)
+    assert Packing(4, 1, 6, 3, 2, True, 2).fits(ports)
+    assert short(best_packing(3, 2, signed=True, ports=ports)) == (2, 2, 7, 4, 1)
+
+
+def test_then_more_activations_win():
+    assert Packing(1, 2, 13, 8, 4, True, 2).fits()
+    assert short(best_packing(8, 4, signed=True)) == (2, 1, 13, 2, 0)
+
+
+def test_values_may_be_as_wide_as_their_ports():
+    # Ports are signed: an unsigned value has one bit less.
+    for signed, act_bits, weight_bits in ((True, 27, 18), (False, 26, 17)):
+        assert Packing(1, 1, 46, act_bits, weight_bits, signed).fits()
+        assert not Packing(1, 1, 46, act_bits + 1, weight_bits, signed).fits()
+        assert not Packing(1, 1, 46, act_bits, weight_bits + 1, signed).fits()
+
+
+def test_slices_may_fill_the_accumulator_and_no_more():
+    packing = Packing(3, 2, 10, 4, 4, True, 2)
+    assert packing.fits(DspPorts(accumulator_bits=40))
+    assert not packing.fits(DspPorts(accumulator_bits=39))
+
+
 def test_a_packing_is_found_once():
     first = best_packing(3, 5, signed=True)
     assert best_packing(3, 5, signed=True) is first

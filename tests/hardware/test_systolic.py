@@ -93,6 +93,15 @@ def test_activations_take_the_wide_port():
     assert total["cycles"] == ceil(196 / packing.n_acts) * ceil(144 / packing.n_weights)
 
 
+@pytest.mark.parametrize("mode", ["ideal", "ceil"])
+def test_a_batch_costs_as_much_for_each_input(mode):
+    one = report(CONV, (4, 3), f"systolic-fpga:mode={mode}")
+    five = report(CONV, (4, 3), f"systolic-fpga:mode={mode},batch=5")
+    assert five["cycles"] == 5 * one["cycles"]
+    assert five["cycles_16bit"] == 5 * one["cycles_16bit"]
+    assert five["speedup"] == pytest.approx(one["speedup"], rel=1e-15)
+
+
 def test_filling_the_array_costs_once_a_layer():
     without = report(CONV, (4, 4), "systolic-fpga:mode=ceil,batch=3")
     with_fill = report(CONV, (4, 4), "systolic-fpga:mode=ceil,batch=3,fill_cycles=40")
