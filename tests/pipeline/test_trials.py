@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitscout.errors import InfeasibleError, RunError
+from bitscout.errors import RunError
 from bitscout.pipeline import (
     FinalFinished,
     RunDirectory,
@@ -109,37 +109,6 @@ def test_a_search_that_only_fails_stops_after_ten_trials(
         run_search(make_tiny_config(searcher={"n_trials": 30}), tmp_path)
     assert len(fake_training.calls) == 10
     assert load_result(tmp_path).counts()["failed"] == 10
-
-
-def test_candidates_over_budget_cost_no_training_and_keep_their_reason(
-    make_tiny_config, fake_training, tmp_path
-):
-    config = make_tiny_config(searcher={"name": "nsga2", "n_trials": 30}, budget={"size_kb": 3})
-    started = []
-    result = run_search(config, tmp_path, listener=lambda e: started.append(e))
-    over = [trial for trial in result.trials if trial.outcome == "infeasible"]
-    assert 0 < len(over) < 30
-    assert all("over the budget of 3" in trial.reason for trial in over)
-    assert all(trial.metrics["size_bytes"] > 3000 for trial in over)
-    trained = {event.number for event in started if isinstance(event, TrialStarted)}
-    assert not trained & {trial.number for trial in over}
-    assert all(result.trials[n].metrics["size_bytes"] <= 3000 for n in result.pareto_front)
-
-
-def test_bomp_proposes_within_the_budget_after_the_seed(make_tiny_config, fake_training, tmp_path):
-    config = make_tiny_config(searcher={"n_trials": 12}, budget={"size_kb": 3})
-    result = run_search(config, tmp_path)
-    assert [trial.outcome for trial in result.trials[1:]] == ["complete"] * 11
-
-
-def test_impossible_budget_ends_with_the_smallest_size_found(
-    make_tiny_config, fake_training, tmp_path
-):
-    config = make_tiny_config(budget={"size_kb": 0.001})
-    with pytest.raises(InfeasibleError, match=r"None of 8 candidates.*smallest has .* kB"):
-        run_search(config, tmp_path)
-    assert fake_training.calls == []
-    assert InfeasibleError.exit_code == 3
 
 
 def test_repeated_candidates_share_the_first_result(make_tiny_config, fake_training, tmp_path):

@@ -66,4 +66,5 @@ def test_every_sampler_of_the_package_is_in_the_suite():
         if name.endswith("Sampler") and isinstance(getattr(bitscout.samplers, name), type)
     }
     tested = {type(make()).__name__ for make in (GP_SAMPLERS | OTHER_SAMPLERS).values()}
-    assert public == tested
+    # It needs a fixed space, and the suite brings its own: see test_feasible.py.
+    assert public - {"FeasibleSampler"} == tested

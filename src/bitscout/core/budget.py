@@ -73,13 +73,19 @@ class Budget:
         return tuple(metric for metric, _ in self.limits().values())
 
     def constraints(self, metrics: Metrics) -> dict[str, float]:
-        """Return ``value / bound - 1`` for every bound; feasible if and only if all are <= 0."""
+        """Return ``value / bound - 1`` for every bound whose metric is known.
+
+        A candidate is feasible if and only if all are known and <= 0.
+        """
+        known = metrics.to_json()
         return {
-            name: metrics[metric] / limit - 1.0 for name, (metric, limit) in self.limits().items()
+            name: known[metric] / limit - 1.0
+            for name, (metric, limit) in self.limits().items()
+            if metric in known
         }
 
     def reason(self, metrics: Metrics) -> str | None:
-        """Return why `metrics` are over budget, or `None` if they are not.
+        """Return why `metrics` are over budget, or `None` if those that are known are not.
 
         Example:
             >>> Budget(size_kb=4).reason(Metrics(size_bytes=5000))

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a candidate costs, computed from its layers alone, without PyTorch."""
 
+from bitscout.hardware.chain_memory import chain_flash_bytes, chain_peak_bytes
 from bitscout.hardware.lookup import BoundTable, LookupTable
 from bitscout.hardware.lookup_file import load_table, save_table
 from bitscout.hardware.mcu import Microcontroller
+from bitscout.hardware.measured import Measured, Quantities
 from bitscout.hardware.model import HardwareModel, LayerModel, constant, layer_kinds, tunable
 from bitscout.hardware.reference_networks import REFERENCE_NETWORKS, reference_network
 from bitscout.hardware.registry import HardwareSpec, hardware_names, load_hardware
@@ -19,8 +21,12 @@ __all__ = [
     "LayerCost",
     "LayerModel",
     "LookupTable",
+    "Measured",
     "Microcontroller",
+    "Quantities",
     "SizeReport",
+    "chain_flash_bytes",
+    "chain_peak_bytes",
     "constant",
     "hardware_names",
     "layer_kinds",

@@ -181,6 +181,24 @@ class LookupTable:
         """
         return self._totals(self.rows(layers, present), weight_bits, act_bits)
 
+    def has_rule(
+        self,
+        layers: LayerArrays,
+        weight_bits: ArrayLike,
+        act_bits: ArrayLike,
+        present: ArrayLike | None = None,
+    ) -> NDArray[np.bool_]:
+        """Return whether the model has a rule for every layer of each network, shape ``(*)``.
+
+        The arguments, and what is refused, are those of `totals`.
+        """
+        rows = self.rows(layers, present)
+        if self.is_known.all():
+            return np.ones(rows.shape[:-1], dtype=np.bool_)
+        known = np.append(self.is_known.ravel(), np.ones(self.is_known[:1].size, dtype=np.bool_))
+        is_known = known[self._entries(rows, weight_bits, act_bits)]
+        return np.asarray(is_known.all(axis=-1), dtype=np.bool_)
+
     def bind(self, graph: LayerGraph) -> BoundTable:
         """Return the costs of one network at any bit-widths, its layers found once.
 
@@ -259,13 +277,17 @@ class LookupTable:
         self, rows: IntArray, weight_bits: ArrayLike, act_bits: ArrayLike
     ) -> dict[str, NDArray[Any]]:
         """Return totals of layers that were located by `rows`."""
-        weight = self._positions("weight", rows, weight_bits)
-        act = self._positions("activation", rows, act_bits)
-        entry = (rows * len(self.weight_bits) + weight) * len(self.act_bits) + act
+        entry = self._entries(rows, weight_bits, act_bits)
         if not self._is_full:
             self._refuse_unknown(entry)
         costs = {name: values.take(entry) for name, values in self._flat.items()}
         return {name: np.asarray(total) for name, total in self.model.totals(costs).items()}
+
+    def _entries(self, rows: IntArray, weight_bits: ArrayLike, act_bits: ArrayLike) -> IntArray:
+        """Return the place of each layer's costs in `_flat`."""
+        weight = self._positions("weight", rows, weight_bits)
+        act = self._positions("activation", rows, act_bits)
+        return (rows * len(self.weight_bits) + weight) * len(self.act_bits) + act
 
     def _positions(self, what: str, rows: IntArray, given: ArrayLike) -> IntArray:
         """Return where each of the bits is tabulated; 0 for absent layers."""

@@ -6,17 +6,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from optuna.samplers import BaseSampler
 
-from bitscout.core import Budget, Objective, child_seed
+from bitscout.core import Budget, Objective, QuantPolicy, child_seed
 from bitscout.errors import ConfigError
+from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.pipeline.config import FinalConfig, RunConfig, TrainingConfig
 from bitscout.pipeline.evaluate import EvaluationPlan
 from bitscout.pipeline.hooks import describer, space_hooks
+from bitscout.pipeline.measuring import onnx_writer
 from bitscout.pipeline.spaces import build_space
 from bitscout.quantization import (
     ActivationObserver,
@@ -33,6 +36,7 @@ from bitscout.quantization import (
 )
 from bitscout.samplers import (
     EditDistanceSurrogate,
+    FeasibleSampler,
     GaussianProcessSampler,
     PaperSurrogate,
     RandomSearchSampler,
@@ -40,7 +44,7 @@ from bitscout.samplers import (
     Surrogate,
     optuna_sampler,
 )
-from bitscout.space import SearchSpace
+from bitscout.space import Architecture, SearchSpace
 from bitscout.training import Augmenter, ImageData, Recipe, load_dataset
 
 __all__ = [
@@ -78,6 +82,7 @@ class Components:
         space: What may be chosen.
         objective: What is better.
         budget: What a candidate may cost.
+        costs: What candidates cost on the hardware of the run.
         device: Where to compute.
     """
 
@@ -86,6 +91,7 @@ class Components:
     space: SearchSpace
     objective: Objective
     budget: Budget
+    costs: CandidateCosts
     device: torch.device
 
 
@@ -107,14 +113,27 @@ def build_components(
     data = load_data(config) if data is None else data
     if config.training.shift is not None:
         Augmenter(data, flip=False, shift=config.training.shift)  # Refuses what cannot be done.
+    space = build_space(config, data.input_shape, data.n_classes) if space is None else space
     return Components(
         config=config,
         data=data.to(device),
-        space=build_space(config, data.input_shape, data.n_classes) if space is None else space,
+        space=space,
         objective=config.objective.build(),
         budget=config.budget.build(),
+        costs=build_costs(config, space, data.input_shape),
         device=device,
     )
+
+
+def build_costs(
+    config: RunConfig, space: SearchSpace, input_shape: tuple[int, int, int]
+) -> CandidateCosts:
+    """Return what the networks of `space` cost on the hardware of the configuration."""
+
+    def onnx(architecture: Architecture, policy: QuantPolicy) -> Callable[[], Path]:
+        return onnx_writer(architecture, policy, input_shape)
+
+    return CandidateCosts(space, config.build_hardware(), onnx)
 
 
 def choose_device(name: str) -> torch.device:
@@ -199,11 +218,12 @@ def build_sampler(components: Components) -> BaseSampler:
     """Return the searcher. Its proposals depend on (seed, trial, history) alone."""
     section = components.config.searcher
     seed = child_seed(components.config.seed, "sampler")
-    hooks = space_hooks(components.space, components.objective, components.budget)
+    hooks = space_hooks(components.costs, components.objective, components.budget)
     if section.name == "random":
         return RandomSearchSampler(seed=seed, hooks=hooks)
     if section.name != "bomp":
-        return optuna_sampler(section.name, seed)
+        sampler = optuna_sampler(section.name, seed)
+        return sampler if hooks.violation is None else FeasibleSampler(sampler, hooks, seed=seed)
     surrogate: Surrogate
     if section.surrogate == "scaled":
         surrogate = ScaledSurrogate()

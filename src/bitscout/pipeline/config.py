@@ -8,7 +8,7 @@ values of the wrong type are refused with the nearest known key, what was expect
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -20,6 +20,7 @@ from bitscout.core import (
     Objective,
     canonical_json,
 )
+from bitscout.hardware import HardwareModel, load_hardware
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -43,9 +44,12 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 BitWidth = Annotated[int, Field(ge=2, le=8)]
+Hardware = str | dict[str, Any]
 
-# Metrics known without a hardware model; the others need one.
+# Metrics of every candidate; the others need a hardware model.
 COMPUTED_METRICS = ("val_accuracy", "size_bytes", "weight_bytes", "macs", "bops")
+# Needed for these alone, and then by itself: a microcontroller's memory takes no choice of target.
+DEFAULT_MODEL, DEFAULT_MODEL_METRICS = "mcu", ("peak_memory_bytes", "flash_bytes")
 
 
 class _Section(BaseModel):
@@ -126,14 +130,14 @@ class ObjectiveConfig(_Section):
         score: ``bomp``, Eq. (1) of BOMP-NAS; a `front` replaces it.
         ref_accuracy: Reference accuracy of the score, a fraction.
         ref_size: Reference of log10(bits) of the score.
-        front: Metrics optimized at once instead of the score, for instance
-            ``[accuracy, size_bytes]``.
+        front: Two to four metrics optimized at once instead of the score, for instance
+            ``[accuracy, size_bytes, energy_mj]``.
     """
 
     score: Literal["bomp"] | None = "bomp"
     ref_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.8
     ref_size: PositiveFloat = 8.0
-    front: Annotated[list[str], Field(min_length=2)] | None = None
+    front: Annotated[list[str], Field(min_length=2, max_length=4)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -152,12 +156,9 @@ class ObjectiveConfig(_Section):
             return None
         names = ["val_accuracy" if name == "accuracy" else name for name in front]
         for name in names:
-            if name not in METRIC_DIRECTIONS:
-                known = ", ".join(("accuracy", *COMPUTED_METRICS[1:]))
-                msg = f"unknown metric {name!r}; known: {known}"
-                raise ValueError(msg)
-            if name not in COMPUTED_METRICS:
-                msg = f"{name!r} needs a hardware model, and this version has none"
+            if name not in METRIC_DIRECTIONS or name == "test_accuracy":
+                costs = [m for m in METRIC_DIRECTIONS if not m.endswith("_accuracy")]
+                msg = f"unknown metric {name!r}; known: {', '.join(('accuracy', *costs))}"
                 raise ValueError(msg)
         if "val_accuracy" not in names:
             msg = "accuracy must be one of the metrics: the others need no search of trainings"
@@ -175,17 +176,32 @@ class ObjectiveConfig(_Section):
 
 
 class BudgetConfig(_Section):
-    """What a candidate may cost; over budget it is recorded and never trained.
+    """What a candidate may cost, any subset; over budget it is recorded and never trained.
+
+    Latency and energy are those of one batch on the run's `hardware`. Where several kinds of
+    hardware know a quantity, each has to keep to the bound.
 
     Attributes:
         size_kb: Largest size in kB (1000 bytes), weights and int32 biases.
+        peak_memory_kb: Largest sum of live activations in kB.
+        flash_kb: Largest size of the constants on a microcontroller in kB.
+        latency_ms: Longest time in ms.
+        energy_mj: Largest energy in mJ.
+        macs: Most multiply-accumulates for one input.
+        bops: Most bit operations for one input.
     """
 
     size_kb: PositiveFloat | None = None
+    peak_memory_kb: PositiveFloat | None = None
+    flash_kb: PositiveFloat | None = None
+    latency_ms: PositiveFloat | None = None
+    energy_mj: PositiveFloat | None = None
+    macs: PositiveFloat | None = None
+    bops: PositiveFloat | None = None
 
     def build(self) -> Budget:
         """Return the budget these keys describe."""
-        return Budget(size_kb=self.size_kb)
+        return Budget(**self.model_dump())
 
 
 class TrainingConfig(_Section):
@@ -324,6 +340,8 @@ class RunConfig(_Section):
         space: What may be chosen.
         searcher: Who chooses.
         objective: What is better.
+        hardware: What it runs on: a name with options, as ``bitscout cost --hardware`` takes it, a
+            mapping with ``name`` and the options, or a list of these.
         budget: What a candidate may cost.
         training: How candidates are trained.
         final: How final networks and baselines are trained.
@@ -341,6 +359,7 @@ class RunConfig(_Section):
     space: SpaceConfig = SpaceConfig()
     searcher: SearcherConfig = SearcherConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    hardware: Hardware | list[Hardware] | None = None
     budget: BudgetConfig = BudgetConfig()
     training: TrainingConfig = TrainingConfig()
     final: FinalConfig = FinalConfig()
@@ -348,13 +367,62 @@ class RunConfig(_Section):
     executor: ExecutorConfig = ExecutorConfig()
     certificate: CertificateConfig = CertificateConfig()
 
+    @field_validator("hardware")
+    @classmethod
+    def _known_hardware(
+        cls, hardware: Hardware | list[Hardware] | None
+    ) -> Hardware | list[Hardware] | None:
+        for spec in _as_list(hardware):
+            load_hardware(spec)  # Its message is complete.
+        return hardware
+
+    @model_validator(mode="after")
+    def _hardware_knows_what_is_asked(self) -> RunConfig:
+        known = {
+            *COMPUTED_METRICS,
+            *(name for m in self.build_hardware() for name in m.quantities),
+        }
+        asked = {
+            f"budget.{name}": metric for name, (metric, _) in self.budget.build().limits().items()
+        }
+        asked |= {f"objective.front: {metric}": metric for metric in self.objective.front or ()}
+        for key, metric in asked.items():
+            if metric not in known:
+                msg = (
+                    f"`{key}` needs hardware that knows {metric}; name one, for instance "
+                    "hardware: bitfusion (`bitscout list hardware` lists them)"
+                )
+                raise ValueError(msg)
+        return self
+
+    def build_hardware(self) -> tuple[HardwareModel, ...]:
+        """Return the hardware models, each ready to use.
+
+        A microcontroller's memory is added where a budget or a front needs it and no model that
+        is named knows it.
+        """
+        models = [load_hardware(spec) for spec in _as_list(self.hardware)]
+        known = {name for model in models for name in model.quantities}
+        asked = {*self.budget.build().metrics, *(self.objective.front or ())}
+        if asked & {*DEFAULT_MODEL_METRICS} - known:
+            models.append(load_hardware(DEFAULT_MODEL))
+        return tuple(models)
+
 
 def config_digest(config: RunConfig) -> str:
     """Return a digest of everything the history of trials depends on.
 
     Left out: the name, the number of trials, the final training and the certificates, which may
-    change while a run is interrupted.
+    change while a run is interrupted. Hardware counts with all its constants, also those of a
+    target file.
     """
     document = config.model_dump(mode="json", exclude={"name", "final", "certificate"})
     del document["searcher"]["n_trials"]
+    document["hardware"] = [repr(model) for model in config.build_hardware()]
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:16]
+
+
+def _as_list(hardware: Hardware | list[Hardware] | None) -> list[Hardware]:
+    if hardware is None:
+        return []
+    return hardware if isinstance(hardware, list) else [hardware]

@@ -168,15 +168,18 @@ class _Trainer:
             test_accuracy = evaluate(
                 trained.module, components.data, "test", device=components.device
             )
-            costs = size_report(architecture.layers(), job.candidate.policy)
-            metrics = costs.metrics(val_accuracy=trained.val_accuracy)
+            metrics = replace(
+                components.costs.of(architecture, job.candidate.policy),
+                val_accuracy=trained.val_accuracy,
+                test_accuracy=test_accuracy,
+            )
             record = FinalRecord(
                 name=job.name,
                 label=job.label,
                 folder=job.folder,
                 number=job.number,
                 candidate=job.candidate,
-                metrics=replace(metrics, test_accuracy=test_accuracy),
+                metrics=metrics,
                 float_accuracy=trained.float_accuracy,
                 files=tuple(f"{job.folder}/{job.name}/{name}" for name in FILES),
                 seconds=sum(trained.seconds.values()),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
 
 from bitscout.core import BompScore, Budget, Objective
+from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.samplers import Descriptors, SpaceHooks
 from bitscout.space import SearchSpace
 
@@ -23,29 +24,29 @@ FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
 
-def space_hooks(space: SearchSpace, objective: Objective, budget: Budget) -> SpaceHooks:
-    """Return everything a sampler may know about `space` without training.
+def space_hooks(costs: CandidateCosts, objective: Objective, budget: Budget) -> SpaceHooks:
+    """Return everything a sampler may know about a space without training.
 
     Args:
-        space: Choices and their canonical form.
-        objective: The score's size term, or the size among several objectives, is known exactly.
-        budget: A bound on the size marks the points worth proposing.
+        costs: The space, and what its networks cost on the hardware of the run.
+        objective: The score's size term, or the costs among several objectives, are known exactly.
+        budget: Bounds mark the points worth proposing.
     """
+    space = costs.space
     known_term: Callable[[IndexArray], FloatArray] | None = None
     known_objectives: dict[int, Callable[[IndexArray], FloatArray]] = {}
     if isinstance(objective, BompScore):
         known_term = _size_term(space, objective)
     else:
-        sizes = {"size_bytes": space.size_bits, "weight_bytes": space.weight_bits}
         for position, metric in enumerate(objective.metrics):
-            if metric in sizes:
-                known_objectives[position] = _in_bytes(sizes[metric])
+            if metric in costs.batch_metrics:
+                known_objectives[position] = _metric(costs, metric)
     return SpaceHooks(
         search_space={
             choice.name: IntDistribution(0, len(choice.values) - 1) for choice in space.choices
         },
         canonicalize=space.canonical_indices,
-        violation=_over(space, budget.size_kb),
+        violation=_violation(costs, budget),
         known_term=known_term,
         known_objectives=known_objectives,
     )
@@ -73,15 +74,28 @@ def _size_term(space: SearchSpace, objective: BompScore) -> Callable[[IndexArray
     return known_term
 
 
-def _in_bytes(
-    bits: Callable[[IndexArray], IndexArray],
-) -> Callable[[IndexArray], FloatArray]:
-    return lambda indices: bits(indices) / 8
+def _metric(costs: CandidateCosts, name: str) -> Callable[[IndexArray], FloatArray]:
+    return lambda indices: costs.batch(indices, (name,))[name]
 
 
-def _over(space: SearchSpace, size_kb: float | None) -> Callable[[IndexArray], FloatArray] | None:
-    """Return the size of each point relative to the budget, less 1; `None` without one."""
-    if size_kb is None:
+def _violation(costs: CandidateCosts, budget: Budget) -> Callable[[IndexArray], FloatArray] | None:
+    """Return how far each point is over the budget; `None` where no bound is known in batches.
+
+    The sum of the fractions by which the bounds are exceeded; the largest of ``value / bound - 1``
+    where none is, so that it is <= 0 exactly for feasible points.
+    """
+    limits = {
+        metric: limit
+        for metric, limit in budget.limits().values()
+        if metric in costs.batch_metrics
+    }
+    if not limits:
         return None
-    bound = size_kb * 1000
-    return lambda indices: space.size_bits(indices) / 8 / bound - 1.0
+
+    def violation(indices: IndexArray) -> FloatArray:
+        known = costs.batch(indices, tuple(limits))
+        over = np.stack([known[metric] / limit - 1.0 for metric, limit in limits.items()])
+        excess: FloatArray = np.maximum(over, 0.0).sum(axis=0)
+        return np.where(excess > 0, excess, over.max(axis=0))
+
+    return violation

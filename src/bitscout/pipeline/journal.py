@@ -110,13 +110,19 @@ class Journal:
     def tell(self, trial: Trial, record: TrialRecord) -> None:
         """Write `record` and finish the trial.
 
-        Both or neither are in the journal; a trial that is not told is evaluated again.
+        Both or neither are in the journal; a trial that is not told is evaluated again. The
+        record's constraints become Optuna's. A trial that is over budget is told as pruned:
+        samplers that know constraints learn from it, without a value nobody measured.
         """
         with write_errors_explained(self._path):
             with self._file.transaction():
                 trial.set_user_attr(RECORD, _to_attribute(record))
+                for name, violation in record.constraints.items():
+                    trial.set_constraint(name, violation)
                 if record.outcome == "complete":
                     self.study.tell(trial, list(record.values))
+                elif record.outcome == "infeasible" and record.constraints:
+                    self.study.tell(trial, state=TrialState.PRUNED)
                 else:
                     self.study.tell(trial, state=TrialState.FAIL)
             self._file.sync()
@@ -159,6 +165,7 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         metrics=Metrics.from_json(metrics) if metrics is not None else None,
         values=tuple(trial.values or ()),
         reason=attribute["reason"],
+        constraints=trial.constraints,
         duplicate_of=attribute["duplicate_of"],
         seconds=attribute["seconds"],
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bitscout.core import Candidate, Metrics
@@ -25,6 +25,8 @@ class TrialRecord:
         metrics: What is known of it; costs alone where it was not trained.
         values: Objective values, in the study's directions; empty unless complete.
         reason: Why it failed or is infeasible.
+        constraints: ``value / bound - 1`` of every bound of the budget that is known, by its key;
+            feasible if and only if all are <= 0.
         duplicate_of: Number of the earlier trial of the same candidate whose result it shares.
         seconds: Wall time by stage: ``propose``, ``train``, ``quantize``, ``fine-tune``.
     """
@@ -35,6 +37,7 @@ class TrialRecord:
     metrics: Metrics | None = None
     values: tuple[float, ...] = ()
     reason: str | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
     duplicate_of: int | None = None
     seconds: Mapping[str, float] | None = None
 
@@ -56,6 +59,7 @@ class TrialRecord:
             "score": self.score,
             "objectives": list(self.values),
             "reason": self.reason,
+            "constraints": dict(self.constraints),
             "duplicate_of": self.duplicate_of,
             "seconds": dict(self.seconds or {}),
         }

@@ -10,15 +10,21 @@ evaluated again under its own number and gets the same result.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from time import perf_counter
 
 from optuna.trial import Trial
 
 from bitscout.core import Candidate, Metrics, child_seed
-from bitscout.errors import InfeasibleError, RunError, TrainingError
+from bitscout.errors import (
+    InfeasibleError,
+    MeasurementError,
+    RunError,
+    TrainingError,
+    UnsupportedError,
+)
 from bitscout.hardware import size_report
 from bitscout.pipeline.components import Components, build_plan, build_sampler
 from bitscout.pipeline.config import config_digest
@@ -31,6 +37,7 @@ from bitscout.pipeline.events import (
     TrialFinished,
     TrialStarted,
 )
+from bitscout.pipeline.feasibility import check_feasible
 from bitscout.pipeline.journal import Journal
 from bitscout.pipeline.records import TrialRecord
 
@@ -63,6 +70,7 @@ def run_trials(components: Components, run: RunDirectory, listener: Listener) ->
         InfeasibleError: If no candidate fits the budget.
         RunError: If every trial fails, or the journal cannot be written.
     """
+    check_feasible(components)
     journal = Journal(run.journal, components.objective, build_sampler(components))
     with contextlib.closing(journal):
         history = _fill(journal, components, run, listener)
@@ -117,30 +125,30 @@ def _evaluate(
     number, candidate = proposal.trial.number, proposal.candidate
     seconds = {"propose": proposal.seconds}
     architecture = components.space.architecture(candidate.values)
-    costs = size_report(architecture.layers(), candidate.policy)
-    reason = components.budget.reason(costs.metrics())
+    start = perf_counter()
+    earlier = _same_candidate(candidate, records)
+    if earlier is not None:
+        return replace(earlier, number=number, duplicate_of=earlier.number, seconds=seconds)
+    try:
+        known = components.costs.of(architecture, candidate.policy, components.budget)
+    except UnsupportedError as error:
+        return _unsupported(proposal, components, str(error), seconds)
+    except MeasurementError as error:
+        return _failed(proposal, None, str(error), seconds)
+    seconds["cost"] = perf_counter() - start
+    constraints = components.budget.constraints(known)
+    reason = components.budget.reason(known)
     if reason is not None:
         return TrialRecord(
             number=number,
             outcome="infeasible",
             candidate=candidate,
-            metrics=costs.metrics(),
+            metrics=known,
             reason=reason,
+            constraints=constraints,
             seconds=seconds,
         )
-    earlier = _same_candidate(candidate, records)
-    if earlier is not None:
-        return TrialRecord(
-            number=number,
-            outcome=earlier.outcome,
-            candidate=candidate,
-            metrics=earlier.metrics,
-            values=earlier.values,
-            reason=earlier.reason,
-            duplicate_of=earlier.number,
-            seconds=seconds,
-        )
-    listener(TrialStarted(number, costs.metrics()["size_bytes"]))
+    listener(TrialStarted(number, known["size_bytes"]))
     try:
         (trained,) = evaluate_policies(
             architecture,
@@ -151,8 +159,8 @@ def _evaluate(
             on_stage=lambda *stage: listener(StageProgress(*stage)),
         )
     except TrainingError as error:
-        return _failed(proposal, costs.metrics(), str(error), seconds)
-    metrics = costs.metrics(val_accuracy=trained.val_accuracy)
+        return _failed(proposal, known, str(error), seconds)
+    metrics = replace(known, val_accuracy=trained.val_accuracy)
     values = components.objective.values(metrics)
     if not all(isfinite(value) for value in values):
         return _failed(proposal, metrics, f"the objective is {values}, not finite", seconds)
@@ -162,12 +170,29 @@ def _evaluate(
         candidate=candidate,
         metrics=metrics,
         values=values,
+        constraints=constraints,
         seconds={**seconds, **trained.seconds},
     )
 
 
+def _unsupported(
+    proposal: _Proposal, components: Components, reason: str, seconds: Mapping[str, float]
+) -> TrialRecord:
+    """Return the record of a network the hardware cannot run: every bound counts as broken."""
+    graph = components.space.layers(proposal.candidate.values)
+    return TrialRecord(
+        number=proposal.trial.number,
+        outcome="infeasible",
+        candidate=proposal.candidate,
+        metrics=size_report(graph, proposal.candidate.policy).metrics(),
+        reason=reason,
+        constraints=dict.fromkeys(components.budget.bounds(), 1.0),
+        seconds=seconds,
+    )
+
+
 def _failed(
-    proposal: _Proposal, metrics: Metrics, reason: str, seconds: Mapping[str, float]
+    proposal: _Proposal, metrics: Metrics | None, reason: str, seconds: Mapping[str, float]
 ) -> TrialRecord:
     return TrialRecord(
         number=proposal.trial.number,
@@ -203,15 +228,19 @@ def _check_hopeless(records: Mapping[int, TrialRecord]) -> None:
 def _check_feasible(history: list[TrialRecord]) -> None:
     if any(record.outcome == "complete" for record in history):
         return
-    reasons = [record.reason for record in history if record.outcome == "infeasible"]
-    if len(reasons) == len(history):
-        sizes = [record.metrics["size_bytes"] for record in history if record.metrics]
-        msg = (
-            f"None of {len(history)} candidates fits the budget; the smallest has "
-            f"{min(sizes) / 1000:.3g} kB ({reasons[0]} for the first). Raise the budget or narrow "
-            "the space."
-        )
-        raise InfeasibleError(msg)
+    if all(record.outcome == "infeasible" for record in history):
+        raise InfeasibleError(_nearest_of(history))
     reason = next(record.reason for record in history if record.outcome == "failed")
     msg = f"No trial was completed, so there is nothing to train. The first failure: {reason}"
     raise RunError(msg)
+
+
+def _nearest_of(history: Sequence[TrialRecord]) -> str:
+    """Return a message about candidates that all are over budget."""
+    nearest = min(
+        history, key=lambda record: sum(max(v, 0.0) for v in record.constraints.values())
+    )
+    return (
+        f"None of {len(history)} candidates fits the budget. The nearest is trial "
+        f"{nearest.number}: {nearest.reason}. Raise the budget or narrow the space."
+    )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searchers, each an Optuna `BaseSampler` that works in anyone's study."""
 
+from bitscout.samplers.design_space import FeasibilitySearch, search_feasible
 from bitscout.samplers.edit_distance import Descriptors, edit_distances
 from bitscout.samplers.edit_surrogate import EditDistanceSurrogate
+from bitscout.samplers.feasible import FeasibleSampler
 from bitscout.samplers.gp_sampler import GaussianProcessSampler
 from bitscout.samplers.hooks import SpaceHooks
 from bitscout.samplers.per_trial import OPTUNA_SAMPLERS, PerTrialSampler, optuna_sampler
@@ -15,6 +17,8 @@ __all__ = [
     "OPTUNA_SAMPLERS",
     "Descriptors",
     "EditDistanceSurrogate",
+    "FeasibilitySearch",
+    "FeasibleSampler",
     "GaussianProcessSampler",
     "GradientProposal",
     "PaperSurrogate",
@@ -29,4 +33,5 @@ __all__ = [
     "Surrogate",
     "edit_distances",
     "optuna_sampler",
+    "search_feasible",
 ]

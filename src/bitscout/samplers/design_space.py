@@ -14,12 +14,14 @@ from bitscout.samplers.encoding import Encoding
 from bitscout.samplers.hooks import SpaceHooks
 from bitscout.samplers.surrogates import Points
 
-__all__ = ["DesignSpace"]
+__all__ = ["DesignSpace", "FeasibilitySearch", "search_feasible"]
 
 FloatArray = NDArray[np.float64]
 # Rejection sampling and enumeration stop here; a space of more points has free ones.
 MAX_DRAWS = 2000
-WALK_STEPS, WALK_WIDTH = 300, 32
+# A walk towards the budget: each step looks at as many rows, since a batch costs little more than
+# a row, and it gives up after some steps without progress.
+WALK_STEPS, WALK_WIDTH, WALK_PATIENCE = 150, 256, 8
 
 
 @dataclass(frozen=True)
@@ -110,28 +112,93 @@ class DesignSpace:
         if self.is_enumerable:
             rows = rng.permutation(self.encoding.all_rows())
         elif self.hooks.violation is not None:
-            rows = self._walk_downhill(rows, rng, taken)
+            rows, _ = self.walk_downhill(rows, rng, taken)
         return np.asarray(self.eligible(rows, taken)[0])
 
-    def _walk_downhill(
-        self, rows: FloatArray, rng: np.random.Generator, taken: frozenset[bytes]
+    def repair(
+        self, row: FloatArray, rng: np.random.Generator, taken: frozenset[bytes]
     ) -> FloatArray:
+        """Return a feasible row near `row` that is free, shape ``(D,)``.
+
+        Walks downhill from `row`; where the walk finds nothing, a random eligible row.
+        """
+        rows, _ = self.walk_downhill(self.canonical(row[None]), rng, taken)
+        feasible = self.feasible(self.distinct(rows, taken))
+        return np.asarray(feasible[0]) if len(feasible) else self.random_row(rng, taken)
+
+    def walk_downhill(
+        self, rows: FloatArray, rng: np.random.Generator, taken: frozenset[bytes]
+    ) -> tuple[FloatArray, int]:
         """Return rows near a feasible one that is free, or where the walk came to a halt.
 
         Each step redraws one choice in each of `WALK_WIDTH` copies of the current row and takes
         the one least over budget; once feasible, any. A walk of `WALK_STEPS` steps crosses a
         space of some hundred choices; it costs milliseconds a step.
+
+        Returns:
+            Rows, of which the feasible and free ones are what was looked for; and how many rows
+            were looked at.
         """
         current = rows[np.argmin(self.violation(rows))]
-        for _ in range(WALK_STEPS):
+        lowest, n_idle = max(self.violation(current[None])[0], 0.0), 0
+        for step in range(WALK_STEPS):
             copies = np.repeat(current[None], WALK_WIDTH, axis=0)
             columns = rng.integers(copies.shape[1], size=WALK_WIDTH)
             fresh = self.encoding.random_rows(rng, WALK_WIDTH)
             copies[np.arange(WALK_WIDTH), columns] = fresh[np.arange(WALK_WIDTH), columns]
             copies = self.canonical(copies)
-            if len(self.feasible(self.distinct(copies, taken))):
-                return copies
             violation = np.maximum(self.violation(copies), 0.0)
-            if violation.min() <= max(self.violation(current[None])[0], 0.0):
-                current = copies[np.argmin(violation)]
-        return copies
+            within = self.distinct(copies[violation <= 0], taken)
+            if len(within):
+                return within, (step + 1) * WALK_WIDTH
+            # Where all within the budget are taken, neighbours of these are as good as any.
+            best = int(rng.choice(np.flatnonzero(violation == violation.min())))
+            n_idle = 0 if violation[best] < lowest else n_idle + 1
+            if violation[best] <= lowest:
+                current, lowest = copies[best], violation[best]
+            if n_idle >= WALK_PATIENCE and lowest > 0:
+                break
+        return np.concatenate((current[None], copies)), (step + 1) * WALK_WIDTH
+
+
+@dataclass(frozen=True)
+class FeasibilitySearch:
+    """What a search for a feasible row found.
+
+    Attributes:
+        row: The row nearest to the budget, shape ``(D,)``.
+        violation: How far it is over; feasible if and only if <= 0.
+        n_attempts: Rows that were looked at.
+    """
+
+    row: FloatArray
+    violation: float
+    n_attempts: int
+
+
+def search_feasible(hooks: SpaceHooks, rng: np.random.Generator) -> FeasibilitySearch:
+    """Look for a feasible row: random draws, then a walk downhill from the best of them.
+
+    Args:
+        hooks: With `search_space` and `violation`.
+        rng: Source of the draws.
+    """
+    assert hooks.search_space is not None, "hooks with callables have a space"
+    space = DesignSpace.of(hooks.search_space, hooks)
+    n_attempts = 0
+    for n_draws in (16, MAX_DRAWS):
+        rows = space.canonical(space.encoding.random_rows(rng, n_draws))
+        violation = space.violation(rows)
+        n_attempts += n_draws
+        if violation.min() <= 0:
+            break
+    else:
+        if space.is_enumerable:
+            rows = space.encoding.all_rows()
+            n_attempts += len(rows)
+        else:
+            rows, n_walked = space.walk_downhill(rows, rng, frozenset())
+            n_attempts += n_walked
+        violation = space.violation(rows)
+    best = int(np.argmin(violation))
+    return FeasibilitySearch(rows[best], float(violation[best]), n_attempts)

@@ -1,0 +1,224 @@
+"""Searches that keep to budgets in the device's units, before any training."""
+
+import functools
+import json
+import re
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from bitscout.core import Budget
+from bitscout.errors import ConfigError, InfeasibleError
+from bitscout.hardware import load_hardware
+from bitscout.pipeline import TrialStarted, load_result, make_config, run_search
+from bitscout.pipeline.candidate_costs import CandidateCosts
+from bitscout.pipeline.components import build_components
+from bitscout.space import BompSpace
+
+
+def full_space(config, **sections):
+    """The whole of Table I instead of the tiny space of the fixture."""
+    document = config.model_dump()
+    document["space"] = {"name": "bomp"}
+    return make_config({**document, **sections})
+
+
+@functools.cache
+def quantile_budget(share):
+    """A budget on energy and memory that this share of random networks for digits meets."""
+    space = BompSpace(input_shape=(1, 8, 8))
+    costs = CandidateCosts(space, (load_hardware("bitfusion"), load_hardware("mcu")))
+    rows = space.sample_indices(np.random.default_rng(7), 4000)
+    known = costs.batch(rows, ("energy_mj", "peak_memory_bytes"))
+    memory = np.quantile(known["peak_memory_bytes"], 0.5)
+    within = known["energy_mj"][known["peak_memory_bytes"] <= memory]
+    energy = np.sort(within)[round(share * len(rows))]
+    budget = {"energy_mj": float(energy), "peak_memory_kb": float(memory / 1000)}
+    met = (known["energy_mj"] <= energy) & (known["peak_memory_bytes"] <= memory)
+    assert met.mean() == pytest.approx(share, abs=0.003)
+    return budget
+
+
+@pytest.mark.parametrize(
+    ("searcher", "n_trials"),
+    [
+        ("random", 100),
+        ("tpe", 100),
+        pytest.param("nsga2", 40, marks=pytest.mark.slow),
+        pytest.param("nsga3", 40, marks=pytest.mark.slow),
+        pytest.param("bomp", 20, marks=pytest.mark.slow),
+        pytest.param("gp", 8, marks=pytest.mark.slow),
+    ],
+)
+def test_a_budget_that_one_percent_meets_costs_no_training_outside(
+    make_tiny_config, fake_training, tmp_path, searcher, n_trials
+):
+    budget = quantile_budget(0.01)
+    config = full_space(
+        make_tiny_config(searcher={"name": searcher, "n_trials": n_trials}),
+        hardware="bitfusion",
+        budget=budget,
+    )
+    events = []
+    result = run_search(config, tmp_path / "run", listener=events.append)
+    counts = result.counts()
+    assert counts["complete"] == n_trials - 1
+    # Only the seed network, which nobody proposed, is over: everything else was repaired.
+    over = [trial for trial in result.trials if trial.outcome == "infeasible"]
+    assert [trial.number for trial in over] == [0]
+    assert re.search(r"energy_mj \S+ is over the budget of", over[0].reason)
+    trained = {event.number for event in events if isinstance(event, TrialStarted)}
+    assert trained == {t.number for t in result.complete if t.duplicate_of is None}
+    bounds = Budget(**budget)
+    assert all(bounds.reason(trial.metrics) is None for trial in result.complete)
+
+
+def test_optuna_sees_the_constraints_of_every_trial(make_tiny_config, fake_training, tmp_path):
+    config = make_tiny_config(
+        searcher={"name": "tpe"}, hardware="bitfusion", budget={"size_kb": 3, "latency_ms": 9}
+    )
+    result = run_search(config, tmp_path / "run")
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "run" / "study.journal")))
+    study = optuna.load_study(study_name="bitscout", storage=storage)
+    over = result.trials[0]
+    assert over.outcome == "infeasible"
+    assert study.trials[0].state is TrialState.PRUNED
+    for trial, record in zip(study.trials, result.trials, strict=True):
+        assert set(trial.constraints) == {"size_kb", "latency_ms"}
+        assert trial.constraints["size_kb"] == record.metrics["size_bytes"] / 3000 - 1
+        assert dict(trial.constraints) == dict(record.constraints)
+        assert all(v <= 0 for v in trial.constraints.values()) == (record.outcome == "complete")
+    assert study.best_trial.number in {trial.number for trial in result.complete}
+
+
+def test_nothing_within_the_budget_ends_before_the_first_trial_with_one_that_can_be_met(
+    make_tiny_config, fake_training, tmp_path
+):
+    budget = {"size_kb": 2.5, "energy_mj": 0.0001, "peak_memory_kb": 100}
+    config = full_space(make_tiny_config(), hardware="bitfusion", budget=budget)
+    with pytest.raises(InfeasibleError) as refusal:
+        run_search(config, tmp_path / "run")
+    message = str(refusal.value)
+    assert re.search(r"found in \d\d,\d{3} attempts", message)
+    assert "energy_mj" in message
+    assert "nothing was trained" in message
+    assert fake_training.calls == []
+    assert InfeasibleError.exit_code == 3
+    # The budget it offers can be met.
+    offered = yaml.safe_load(re.search(r"budget: (\{.*?\})", message).group(1))
+    assert offered["peak_memory_kb"] == 100
+    config = full_space(
+        make_tiny_config(searcher={"n_trials": 3}), hardware="bitfusion", budget=offered
+    )
+    assert run_search(config, tmp_path / "met").counts()["complete"] >= 1
+
+
+def test_hardware_without_a_rule_for_a_network_rejects_it(
+    make_tiny_config, fake_training, tmp_path
+):
+    # A buffer in which some kernels fit and others do not.
+    config = make_tiny_config(
+        hardware="bitfusion:ibuf_bytes=2048,depthwise=dense",
+        searcher={"name": "random", "n_trials": 30},
+    )
+    document = config.model_dump()
+    document["space"]["kernels"] = [2, 7]
+    document["space"]["widths"] = [0.5, 2.0]
+    result = run_search(make_config(document), tmp_path / "run")
+    rejected = [trial for trial in result.trials if trial.outcome == "infeasible"]
+    for trial in rejected:
+        assert "no rule" in trial.reason or "fit" in trial.reason
+        assert trial.metrics["size_bytes"] > 0
+    assert result.counts()["complete"] + len(rejected) == 30
+
+
+def test_energy_can_be_a_third_objective(make_tiny_config, fake_training, tmp_path):
+    config = make_tiny_config(
+        objective={"front": ["accuracy", "size_bytes", "energy_mj"]},
+        hardware="bitfusion",
+        searcher={"surrogate": "scaled", "n_trials": 10},
+    )
+    result = run_search(config, tmp_path / "run")
+    assert result.front_metrics == ("val_accuracy", "size_bytes", "energy_mj")
+    assert len(result.pareto_front) >= 2
+    assert result.hypervolume() > 0
+    final = result.final[0].metrics
+    assert final["energy_mj"] > 0
+    assert final["latency_ms"] > 0
+    document = json.loads(json.dumps(result.to_json()))
+    assert document["candidates"][1]["metrics"]["energy_mj"] > 0
+    assert all(len(c["objectives"]) == 3 for c in document["candidates"])
+
+
+def test_a_resumed_search_within_budgets_equals_the_uninterrupted_one(
+    make_tiny_config, fake_training, tmp_path
+):
+    sections = {"hardware": ["bitfusion", "mcu"], "budget": {"size_kb": 3, "peak_memory_kb": 2}}
+    config = make_tiny_config(searcher={"name": "tpe", "n_trials": 12}, **sections)
+    straight = run_search(config, tmp_path / "straight")
+    fake_training.calls.clear()
+    fake_training.crash_on = {4}
+    with pytest.raises(KeyboardInterrupt):
+        run_search(config, tmp_path / "broken")
+    from bitscout.pipeline import resume_search
+
+    resumed = resume_search(tmp_path / "broken")
+    key = [(t.outcome, t.candidate.digest, dict(t.constraints), t.values) for t in straight.trials]
+    assert key == [
+        (t.outcome, t.candidate.digest, dict(t.constraints), t.values) for t in resumed.trials
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"budget": {"latency_ms": 3}}, r"`budget.latency_ms` needs hardware that knows latency"),
+        (
+            {"objective": {"front": ["accuracy", "energy_mj"]}},
+            r"`objective.front: energy_mj` needs hardware.*bitscout list hardware",
+        ),
+        ({"hardware": "bitfusoin"}, r"no hardware is called 'bitfusoin'.*mean 'bitfusion"),
+        ({"hardware": "bitfusion:bacth=2"}, r"no option `bacth`.*mean `batch`"),
+        ({"hardware": {"batch": 2}}, r"needs a `name`"),
+        ({"hardware": ["mcu", "bitfusion:batch=zero"]}, r"`batch` .* must be an integer"),
+        ({"budget": {"latency_s": 3}}, r"latency_s.*did you mean `latency_ms`"),
+        ({"budget": {"energy_mj": 0}}, r"energy_mj.*greater than 0; got 0"),
+    ],
+)
+def test_configurations_that_cannot_be_judged_are_refused(make_tiny_config, sections, message):
+    with pytest.raises(ConfigError, match=message):
+        make_tiny_config(**sections)
+
+
+def test_memory_needs_no_named_hardware_and_a_named_one_replaces_it(make_tiny_config):
+    plain = make_tiny_config(budget={"peak_memory_kb": 40, "size_kb": 64})
+    assert [model.name for model in plain.build_hardware()] == ["mcu"]
+    named = make_tiny_config(budget={"peak_memory_kb": 40}, hardware=["mcu-unas", "bitfusion"])
+    assert [model.name for model in named.build_hardware()] == ["mcu-unas", "bitfusion"]
+    assert make_tiny_config().build_hardware() == ()
+
+
+def test_the_hardware_belongs_to_what_a_run_must_be_resumed_with(make_tiny_config):
+    from bitscout.pipeline.config import config_digest
+
+    digests = {
+        config_digest(make_tiny_config(hardware=hardware))
+        for hardware in (None, "bitfusion", "bitfusion:batch=2", ["bitfusion", "mcu"])
+    }
+    assert len(digests) == 4
+    # The constants count, also where they come from a file that was changed.
+    models = [load_hardware("bitfusion"), load_hardware("bitfusion:dram_bits_per_cycle=64")]
+    assert repr(models[0]) != repr(models[1])
+
+
+def test_a_run_knows_its_hardware_after_loading(make_tiny_config, fake_training, tmp_path):
+    hardware = [{"name": "bitfusion", "batch": 2}, "mcu"]
+    run_search(make_tiny_config(hardware=hardware), tmp_path / "run")
+    loaded = load_result(tmp_path / "run").config
+    assert [model.spec for model in loaded.build_hardware()] == ["bitfusion:batch=2", "mcu"]
+    assert build_components(loaded).costs.models == loaded.build_hardware()
