@@ -234,3 +234,22 @@ def test_what_is_known_is_said_and_grows_with_the_table():
     assert table.costs["cycles"].dtype == np.int64
     padded = table.totals(LayerArrays.of([HEAD, CONV]), [4, 8], [8, 8], present=[True, False])
     assert padded["cycles"] == model.costs(LayerArrays.of([HEAD]), 4, 8)["cycles"]
+
+
+def test_a_table_says_which_networks_the_model_has_a_rule_for():
+    model = Npu(rows=16, energy_nj=0.3, largest=500)
+    layers = LayerArrays.of([HEAD, CONV])
+    table = LookupTable.build(model, layers)
+    weight_bits = [[4, 2], [4, 4], [8, 2], [8, 8]]
+    assert table.has_rule(layers, weight_bits, 8).tolist() == [True, False, False, False]
+    assert table.has_rule(layers, weight_bits, 8, [True, False]).tolist() == [True, True, 0, 0]
+    full = LookupTable.build(NPU, layers)
+    assert full.has_rule(layers, weight_bits, 8).tolist() == [True] * 4
+    with pytest.raises(UnsupportedError, match="no rule for 5-bit"):
+        table.has_rule(layers, [4, 5], 8)
+
+
+def test_a_table_of_nothing_costs_networks_of_nothing():
+    table = LookupTable.build(NPU, LayerArrays.of([]))
+    totals = table.totals(LayerArrays.from_columns(in_channels=np.ones((3, 2))), 4, 8, False)
+    assert totals["cycles"].tolist() == [0, 0, 0]

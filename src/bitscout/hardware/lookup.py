@@ -13,13 +13,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bitscout.core import LayerArrays, LayerGraph, QuantPolicy
 from bitscout.errors import ConfigError, UnsupportedError
+from bitscout.hardware.layer_index import LayerIndex
 from bitscout.hardware.model import HardwareModel, LayerModel
 from bitscout.hardware.tabulate import bit_widths, describe_layers, evaluate
 
@@ -27,8 +28,6 @@ __all__ = ["BoundTable", "LookupTable"]
 
 IntArray = NDArray[np.int64]
 Costs = Mapping[str, NDArray[Any]]
-
-_BLOCK: Final = 4096  # Layers located at once: their columns fit a second-level cache.
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +141,10 @@ class LookupTable:
         Raises:
             ConfigError: If a layer is not in the table.
         """
-        is_present = np.broadcast_to(True if present is None else present, layers.shape)
-        rows = np.full(layers.shape, len(self.layers), dtype=np.int64)
-        rows[is_present] = self._find(layers[is_present])
-        absent = np.argwhere(rows < 0)
-        if len(absent):
+        is_present = None if present is None else np.broadcast_to(present, layers.shape)
+        rows = self._index.find(layers, is_present)
+        if rows.min(initial=0) < 0:
+            absent = np.argwhere(rows < 0)
             first = tuple(absent[0])
             which = f"{names[first[-1]]!r}, a " if names else ""
             msg = (
@@ -192,12 +190,10 @@ class LookupTable:
 
         The arguments, and what is refused, are those of `totals`.
         """
-        rows = self.rows(layers, present)
-        if self.is_known.all():
-            return np.ones(rows.shape[:-1], dtype=np.bool_)
-        known = np.append(self.is_known.ravel(), np.ones(self.is_known[:1].size, dtype=np.bool_))
-        is_known = known[self._entries(rows, weight_bits, act_bits)]
-        return np.asarray(is_known.all(axis=-1), dtype=np.bool_)
+        entry = self._entries(self.rows(layers, present), weight_bits, act_bits)
+        if self._known is None:
+            return np.ones(entry.shape[:-1], dtype=np.bool_)
+        return np.asarray(self._known[entry].all(axis=-1))
 
     def bind(self, graph: LayerGraph) -> BoundTable:
         """Return the costs of one network at any bit-widths, its layers found once.
@@ -210,7 +206,7 @@ class LookupTable:
     def missing(self, layers: LayerArrays) -> LayerArrays:
         """Return the different ones of `layers`, of any shape, that are not in the table."""
         distinct, _ = layers.flat().unique()
-        return distinct[self._find(distinct) < 0]
+        return distinct[self._index.find(distinct) < 0]
 
     @cached_property
     def signature(self) -> str:
@@ -222,15 +218,8 @@ class LookupTable:
         return digest.hexdigest()[:16]
 
     @cached_property
-    def _order(self) -> tuple[IntArray, IntArray]:
-        """Keys in ascending order and the row of each."""
-        keys = self.layers.keys()
-        order = np.argsort(keys, kind="stable")
-        return keys[order], order
-
-    @cached_property
-    def _row_of(self) -> dict[bytes, int]:
-        return {row.tobytes(): number for number, row in enumerate(self.layers.table)}
+    def _index(self) -> LayerIndex:
+        return LayerIndex(self.layers)
 
     @cached_property
     def _places(self) -> dict[str, IntArray]:
@@ -245,46 +234,46 @@ class LookupTable:
         return places
 
     @cached_property
-    def _is_full(self) -> bool:
-        return bool(self.is_known.all())
+    def _known(self) -> NDArray[np.bool_] | None:
+        """`is_known` in the order of `_blocks`, `None` where it is True everywhere."""
+        if self.is_known.all():
+            return None
+        pad = np.ones(len(self.weight_bits) * len(self.act_bits), dtype=np.bool_)
+        return np.concatenate([self.is_known.ravel(), pad])
 
     @cached_property
-    def _flat(self) -> Costs:
-        """Costs by ``(row * n_weight_bits + weight) * n_act_bits + act``, and a row of zeros."""
-        pad = np.zeros(len(self.weight_bits) * len(self.act_bits), dtype=np.int64)
-        return {
-            name: np.concatenate([cube.ravel(), pad.astype(cube.dtype)])
-            for name, cube in self.costs.items()
-        }
+    def _blocks(self) -> tuple[tuple[tuple[str, ...], NDArray[Any]], ...]:
+        """Costs by ``(row * n_weight_bits + weight) * n_act_bits + act``, one block for each type.
 
-    def _find(self, layers: LayerArrays) -> IntArray:
-        """Return the row of each layer of shape ``(n,)``, -1 where it is not in the table."""
-        if not len(self.layers):
-            return np.full(len(layers), -1, dtype=np.int64)
-        keys, order = self._order
-        rows = np.empty(len(layers), dtype=np.int64)
-        for start in range(0, len(layers), _BLOCK):
-            block = layers[start : start + _BLOCK]
-            place = np.searchsorted(keys, block.keys())
-            row = order[np.minimum(place, len(keys) - 1)]
-            # Equal keys are no proof of equal layers, nor is the first of equal keys the only.
-            for other in np.flatnonzero((self.layers.table[row] != block.table).any(axis=-1)):
-                row[other] = self._row_of.get(block.table[other].tobytes(), -1)
-            rows[start : start + _BLOCK] = row
-        return rows
+        A block has shape ``(n_entries, n_quantities)``, so that a layer's costs lie together; its
+        last entries are zeros, for layers that are absent.
+        """
+        blocks = []
+        for dtype in dict.fromkeys(cube.dtype for cube in self.costs.values()):
+            names = tuple(name for name, cube in self.costs.items() if cube.dtype == dtype)
+            block = np.stack([self.costs[name].ravel() for name in names], axis=-1)
+            pad = np.zeros((len(self.weight_bits) * len(self.act_bits), len(names)), dtype)
+            blocks.append((names, np.concatenate([block, pad])))
+        return tuple(blocks)
 
     def _totals(
         self, rows: IntArray, weight_bits: ArrayLike, act_bits: ArrayLike
     ) -> dict[str, NDArray[Any]]:
         """Return totals of layers that were located by `rows`."""
         entry = self._entries(rows, weight_bits, act_bits)
-        if not self._is_full:
-            self._refuse_unknown(entry)
-        costs = {name: values.take(entry) for name, values in self._flat.items()}
-        return {name: np.asarray(total) for name, total in self.model.totals(costs).items()}
+        if self._known is not None and not (is_known := self._known[entry]).all():
+            self._refuse_unknown(int(entry[~is_known][0]))
+        found = [(names, block.take(entry, axis=0)) for names, block in self._blocks]
+        if type(self.model).totals is LayerModel.totals:  # Sums: all quantities at once.
+            sums = [(names, costs.sum(axis=-2)) for names, costs in found]
+            each = {n: costs[..., i] for names, costs in sums for i, n in enumerate(names)}
+            return {name: np.asarray(each[name]) for name in self.costs}
+        each = {n: costs[..., i] for names, costs in found for i, n in enumerate(names)}
+        totals = self.model.totals({name: each[name] for name in self.costs})
+        return {name: np.asarray(total) for name, total in totals.items()}
 
     def _entries(self, rows: IntArray, weight_bits: ArrayLike, act_bits: ArrayLike) -> IntArray:
-        """Return the place of each layer's costs in `_flat`."""
+        """Return the place of each layer's costs in `_blocks`."""
         weight = self._positions("weight", rows, weight_bits)
         act = self._positions("activation", rows, act_bits)
         return (rows * len(self.weight_bits) + weight) * len(self.act_bits) + act
@@ -296,8 +285,9 @@ class LookupTable:
             msg = f"Bit-widths must be integers, got {bits.dtype} for {what} bits."
             raise ConfigError(msg)
         places = self._places[what]
-        found: IntArray = places[np.clip(bits, -1, len(places) - 1)]
-        if (found >= 0).all():
+        inside = np.minimum(np.maximum(bits.astype(np.int64, copy=False), -1), len(places) - 1)
+        found: IntArray = places[inside]
+        if found.min(initial=0) >= 0:
             return found
         is_wrong = (found < 0) & (rows < len(self.layers))
         if is_wrong.any():
@@ -317,14 +307,11 @@ class LookupTable:
         )
         raise ConfigError(msg)
 
-    def _refuse_unknown(self, entry: IntArray) -> None:
+    def _refuse_unknown(self, entry: int) -> None:
         """Let the model say why it has no rule for an entry."""
-        flat = np.append(self.is_known.ravel(), True)
-        unknown = entry[~flat[np.minimum(entry, len(flat) - 1)]]
-        if unknown.size:
-            row, weight, act = np.unravel_index(unknown[0], self.is_known.shape)
-            bits = (np.array([self.weight_bits[weight]]), np.array([self.act_bits[act]]))
-            self.model.checked_costs(self.layers[row : row + 1], *bits)
+        row, weight, act = np.unravel_index(entry, self.is_known.shape)
+        bits = (np.array([self.weight_bits[weight]]), np.array([self.act_bits[act]]))
+        self.model.checked_costs(self.layers[row : row + 1], *bits)
 
 
 @dataclass(frozen=True, eq=False)
