@@ -120,8 +120,8 @@ def mixed_network():
 MIXED = QuantPolicy(
     {
         "stem": LayerBits(2, 7),
-        "left": LayerBits(3, 4),
-        "right": LayerBits(5, 2),
+        "left": LayerBits(3, 2),
+        "right": LayerBits(5, 4),
         "head": LayerBits(7, 3),
     }
 )
@@ -130,7 +130,7 @@ MIXED = QuantPolicy(
 def test_an_element_takes_the_bits_of_its_most_demanding_reader():
     model = Microcontroller(order="given", in_place_add=False, output_bits=6)
     memory = model.memory(mixed_network(), MIXED)
-    # 45 elements of the stem at 4 bits (`left`); behind it everything is read by `head` at 3.
+    # 45 elements of the stem at 4 bits (`right`); behind it everything is read by `head` at 3.
     assert dict(zip(memory.graph.names, memory.sizes, strict=True)) == {
         "input": 14,
         "stem": 23,

@@ -40,6 +40,26 @@ def networks(draw, max_operators=8):
     return graph, tuple(sizes)
 
 
+@st.composite
+def block_networks(draw):
+    """Blocks of branches that join, with shortcuts from anywhere before, and an input unread."""
+    reads, ends = [], [0]
+    size = st.sampled_from([1, 4, 9, 13])
+    for _ in range(draw(st.integers(1, 3))):
+        source, joined = ends[-1], []
+        for _ in range(draw(st.integers(1, 3))):
+            last = source
+            for _ in range(draw(st.integers(1, 2))):
+                reads.append((last,))
+                last = 1 + len(reads)
+            joined.append(last)
+        shortcut = draw(st.sampled_from(ends))
+        reads.append(tuple(sorted({*joined, shortcut})))
+        ends.append(1 + len(reads))
+    sizes = [draw(size), draw(st.sampled_from([0, 5])), *(draw(size) for _ in reads)]
+    return network(2, reads, draw(st.sampled_from([set(), set(ends)]))), tuple(sizes)
+
+
 def recurrence(graph, sizes):
     """The peak by the recurrence of uNAS as it is written, backwards from the results."""
 
@@ -84,6 +104,13 @@ def all_orders(graph):
 def test_the_peak_is_that_of_the_recurrence(case):
     graph, sizes = case
     assert best_order(graph, sizes).peak_bytes == recurrence(graph, sizes)
+
+
+@given(block_networks())
+def test_the_peak_of_blocks_with_shortcuts_is_that_of_the_recurrence(case):
+    graph, sizes = case
+    best = best_order(graph, sizes)
+    assert best.peak_bytes == max(best.live_bytes) == recurrence(graph, sizes)
 
 
 @given(networks(max_operators=6))
