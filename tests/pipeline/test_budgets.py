@@ -3,6 +3,8 @@
 import functools
 import json
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -15,7 +17,14 @@ from optuna.trial import TrialState
 from bitscout.core import Budget
 from bitscout.errors import ConfigError, InfeasibleError
 from bitscout.hardware import load_hardware
-from bitscout.pipeline import TrialStarted, load_result, make_config, run_search
+from bitscout.pipeline import (
+    FinalStarted,
+    TrialStarted,
+    load_result,
+    make_config,
+    resume_search,
+    run_search,
+)
 from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.pipeline.components import build_components
 from bitscout.space import BompSpace
@@ -165,8 +174,6 @@ def test_a_resumed_search_within_budgets_equals_the_uninterrupted_one(
     fake_training.crash_on = {4}
     with pytest.raises(KeyboardInterrupt):
         run_search(config, tmp_path / "broken")
-    from bitscout.pipeline import resume_search
-
     resumed = resume_search(tmp_path / "broken")
     key = [(t.outcome, t.candidate.digest, dict(t.constraints), t.values) for t in straight.trials]
     assert key == [
@@ -222,3 +229,104 @@ def test_a_run_knows_its_hardware_after_loading(make_tiny_config, fake_training,
     loaded = load_result(tmp_path / "run").config
     assert [model.spec for model in loaded.build_hardware()] == ["bitfusion:batch=2", "mcu"]
     assert build_components(loaded).costs.models == loaded.build_hardware()
+
+
+MEASURE = """
+import json, pathlib, sys
+request = json.load(sys.stdin)
+log = pathlib.Path({log!r})
+log.write_text(log.read_text() + "asked\\n" if log.exists() else "asked\\n")
+n = sum(layer["macs"] for layer in request["layers"])
+assert pathlib.Path(sys.argv[-1]).stat().st_size > 0
+if {fail!r} and n % 3 == 0:
+    sys.exit("the board does not answer")
+print(json.dumps({{"latency_ms": n / 1e4}}))
+"""
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A command that measures, and the file in which it writes a line each time it is asked."""
+
+    def make(fail=False):
+        script, log = tmp_path / "measure.py", tmp_path / "asked.txt"
+        script.write_text(MEASURE.format(log=str(log), fail=fail))
+        command = [sys.executable, str(script)]
+        return {"name": "measured", "command": command, "retries": 0}, log
+
+    return make
+
+
+def test_a_board_in_the_loop_marks_what_it_cannot_measure_as_failed(
+    make_tiny_config, fake_training, tmp_path, board
+):
+    hardware, _ = board(fail=True)
+    config = make_tiny_config(
+        hardware=hardware, budget={"latency_ms": 1000}, searcher={"name": "random", "n_trials": 8}
+    )
+    result = run_search(config, tmp_path / "run")
+    assert result.counts()["complete"] + result.counts()["failed"] == 8
+    assert result.counts()["failed"] >= 1
+    for trial in result.trials:
+        fails = trial.candidate is not None and macs_of(config, trial) % 3 == 0
+        assert (trial.outcome == "failed") == fails
+        if fails:
+            assert "the board does not answer" in trial.reason
+        else:
+            assert trial.metrics["latency_ms"] == pytest.approx(macs_of(config, trial) / 1e4)
+
+
+def macs_of(config, trial):
+    return build_components(config).space.layers(trial.candidate.values).macs
+
+
+def test_a_board_is_asked_once_about_each_network_of_a_run(
+    make_tiny_config, fake_training, tmp_path, board
+):
+    hardware, log = board()
+    config = make_tiny_config(
+        hardware=hardware, budget={"latency_ms": 20}, searcher={"name": "random", "n_trials": 8}
+    )
+    result = run_search(config, tmp_path / "run")
+    over = [trial for trial in result.trials if trial.outcome == "infeasible"]
+    assert over
+    assert all("latency_ms" in trial.reason for trial in over)
+    networks = {trial.candidate.digest for trial in result.trials}
+    networks |= {record.candidate.digest for record in (*result.final, *result.baselines)}
+    assert len(log.read_text().splitlines()) == len(networks)
+    final = {str(record.number): record.metrics["latency_ms"] for record in result.final}
+    for name, latency in final.items():
+        assert latency == result.trials[int(name)].metrics["latency_ms"]
+
+
+def test_a_board_that_fails_at_the_end_loses_no_trained_network(
+    make_tiny_config, fake_training, tmp_path, board
+):
+    hardware, _ = board()
+    script = hardware["command"][1]
+
+    def break_the_board(event):
+        if isinstance(event, FinalStarted):
+            Path(script).write_text("raise SystemExit('unplugged')")
+
+    config = make_tiny_config(hardware=hardware, searcher={"name": "random", "n_trials": 4})
+    result = run_search(config, tmp_path / "run", listener=break_the_board)
+    assert result.state == "complete"
+    # Those of the front were measured as trials; the baselines were not.
+    assert all(record.cost_failure is None for record in result.final)
+    failed = [record for record in result.baselines if record.cost_failure is not None]
+    assert failed
+    assert all(record.metrics["test_accuracy"] >= 0 for record in failed)
+    assert any("unplugged" in remark for remark in result.remarks)
+
+
+def test_tables_are_kept_with_the_run_and_a_damaged_one_is_made_again(
+    make_tiny_config, fake_training, tmp_path
+):
+    config = make_tiny_config(hardware="bitfusion", budget={"latency_ms": 50})
+    first = run_search(config, tmp_path / "run")
+    (table,) = (tmp_path / "run" / "hardware").glob("bitfusion-*.npz")
+    table.write_bytes(b"damaged")
+    (tmp_path / "run" / "done.json").unlink()
+    again = resume_search(tmp_path / "run")
+    assert [t.metrics for t in again.trials] == [t.metrics for t in first.trials]

@@ -8,7 +8,12 @@ from bitscout.hardware.mcu import Microcontroller
 from bitscout.hardware.measured import Measured, Quantities
 from bitscout.hardware.model import HardwareModel, LayerModel, constant, layer_kinds, tunable
 from bitscout.hardware.reference_networks import REFERENCE_NETWORKS, reference_network
-from bitscout.hardware.registry import HardwareSpec, hardware_names, load_hardware
+from bitscout.hardware.registry import (
+    HardwareSpec,
+    hardware_names,
+    load_hardware,
+    with_absolute_path,
+)
 from bitscout.hardware.report import CostReport, LayerCost
 from bitscout.hardware.size import SizeReport, size_report
 
@@ -36,4 +41,5 @@ __all__ = [
     "save_table",
     "size_report",
     "tunable",
+    "with_absolute_path",
 ]

@@ -16,7 +16,7 @@ from bitscout.hardware.model import HardwareModel, Origin
 from bitscout.hardware.options import split_options, typed_option
 from bitscout.hardware.targets import Target, built_in_targets, read_target
 
-__all__ = ["HardwareSpec", "hardware_names", "load_hardware"]
+__all__ = ["HardwareSpec", "hardware_names", "load_hardware", "with_absolute_path"]
 
 ENTRY_POINT_GROUP: Final = "bitscout.hardware"
 
@@ -62,6 +62,21 @@ def load_hardware(spec: HardwareSpec, **options: object) -> HardwareModel:
         msg = f"Hardware {name!r} needs {wanted}: write {name}:{missing[0]}=..."
         raise ConfigError(msg)
     return model(name=name, **chosen, origin=Origin(values, target.notes if target else ()))
+
+
+def with_absolute_path(spec: HardwareSpec) -> HardwareSpec:
+    """Return `spec` with the path of its target file absolute; unchanged where it has none.
+
+    Example:
+        >>> with_absolute_path("bitfusion:batch=2")
+        'bitfusion:batch=2'
+    """
+    if isinstance(spec, Mapping):
+        return {**spec, "name": with_absolute_path(spec["name"])}
+    name, colon, options = spec.partition(":")
+    if not name.endswith((".yaml", ".yml")):
+        return spec
+    return f"{Path(name).expanduser().absolute()}{colon}{options}"
 
 
 def hardware_names() -> dict[str, str]:

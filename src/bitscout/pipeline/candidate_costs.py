@@ -6,8 +6,9 @@ Notation: ``n`` points of a search space, given by an index array of shape ``(n,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -16,13 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitscout.core import METRIC_DIRECTIONS, Budget, Metrics, QuantPolicy
+from bitscout.errors import ConfigError, DataError
 from bitscout.hardware import (
     HardwareModel,
     LayerModel,
     LookupTable,
+    Measured,
     Microcontroller,
     chain_flash_bytes,
     chain_peak_bytes,
+    load_table,
+    save_table,
     size_report,
 )
 from bitscout.space import Architecture, LayerTable, SearchSpace
@@ -49,13 +54,14 @@ class CandidateCosts:
         space: What candidates come from.
         models: The hardware; size and operation counts are always known.
         onnx: Writes an untrained network as a file, for models that measure one.
-        tables: Tables of the layer models by name, where they were made before.
+        folder: Where tables of the layer models and what boards answered are kept; `None` keeps
+            them in memory.
     """
 
     space: SearchSpace
     models: tuple[HardwareModel, ...] = ()
     onnx: OnnxFactory | None = None
-    tables: Mapping[str, LookupTable] = field(default_factory=dict)
+    folder: Path | None = None
 
     def of(
         self, architecture: Architecture, policy: QuantPolicy, budget: Budget | None = None
@@ -64,6 +70,11 @@ class CandidateCosts:
 
         Models that must see a file come last, and are not asked where `budget` is exceeded
         without them.
+
+        Args:
+            architecture: The network.
+            policy: Bits of every layer.
+            budget: What it may cost; `None` asks every model.
 
         Raises:
             UnsupportedError: If hardware has no rule for a layer or its bits.
@@ -148,19 +159,56 @@ class CandidateCosts:
             for name, values in totals.items()
         }
 
-    def _table_of(self, model: LayerModel) -> LookupTable:
-        if model.spec not in self._made:
-            self._made[model.spec] = self.build_table(model)
-        return self._made[model.spec]
+    def kept_in(self, folder: Path) -> CandidateCosts:
+        """Return the same costs with `folder` as their memory.
 
-    def build_table(self, model: LayerModel) -> LookupTable:
+        Boards answer the same question once in a run, so that a resumed run sees the numbers the
+        interrupted one saw. Only models without a cache of their own get one.
+        """
+        models = tuple(
+            replace(model, cache=str(folder / f"{Path(model.name).stem}.jsonl"))
+            if isinstance(model, Measured) and model.cache is None
+            else model
+            for model in self.models
+        )
+        kept = replace(self, models=models, folder=folder)
+        for signature, table in self._tables.items():
+            kept._tables[signature] = table
+            kept._save(table)
+        return kept
+
+    def _table_of(self, model: LayerModel) -> LookupTable:
         """Return the costs of every layer the space may have, at all its bits."""
+        if model.signature not in self._tables:
+            self._tables[model.signature] = self._read_or_build(model)
+        return self._tables[model.signature]
+
+    def _read_or_build(self, model: LayerModel) -> LookupTable:
         variants = self.space.layer_variants()
-        return LookupTable.build(model, variants.layers, variants.weight_bits, variants.act_bits)
+        asked = (variants.layers, variants.weight_bits, variants.act_bits)
+        if self.folder is None:
+            return LookupTable.build(model, *asked)
+        path = self.folder / _file_name(model)
+        if path.is_file():
+            with contextlib.suppress(ConfigError, DataError):  # Damaged or not of this space.
+                return load_table(path, model, *asked)
+        table = LookupTable.build(model, *asked)
+        self._save(table)
+        return table
+
+    def _save(self, table: LookupTable) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_table(table, self.folder / _file_name(table.model))
 
     @cached_property
-    def _made(self) -> dict[str, LookupTable]:
-        return dict(self.tables)
+    def _tables(self) -> dict[str, LookupTable]:
+        return {}
+
+
+def _file_name(model: LayerModel) -> str:
+    """Return a name that another model, constant or version of either does not have."""
+    return f"{Path(model.name).stem}-{model.signature}.npz"
 
 
 def _exceeds(budget: Budget, known: Mapping[str, float]) -> bool:

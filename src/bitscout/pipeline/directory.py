@@ -75,6 +75,11 @@ class RunDirectory:
         return self.path / "baselines"
 
     @property
+    def hardware(self) -> Path:
+        """Folder of tables of what layers cost, and of what boards answered; may be deleted."""
+        return self.path / "hardware"
+
+    @property
     def done(self) -> Path:
         """Written when the last final network is; holds the run's total times."""
         return self.path / DONE

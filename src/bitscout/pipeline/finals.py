@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from bitscout.core import Candidate, QuantPolicy, child_seed, hypervolume
-from bitscout.errors import RunError, TrainingError
+from bitscout.core import Candidate, Metrics, QuantPolicy, child_seed, hypervolume
+from bitscout.errors import MeasurementError, RunError, TrainingError, UnsupportedError
 from bitscout.hardware import size_report
 from bitscout.pipeline.components import Components, build_plan
 from bitscout.pipeline.directory import RunDirectory
@@ -168,21 +168,20 @@ class _Trainer:
             test_accuracy = evaluate(
                 trained.module, components.data, "test", device=components.device
             )
-            metrics = replace(
-                components.costs.of(architecture, job.candidate.policy),
-                val_accuracy=trained.val_accuracy,
-                test_accuracy=test_accuracy,
-            )
+            costs, cost_failure = _costs(components, job.candidate)
             record = FinalRecord(
                 name=job.name,
                 label=job.label,
                 folder=job.folder,
                 number=job.number,
                 candidate=job.candidate,
-                metrics=metrics,
+                metrics=replace(
+                    costs, val_accuracy=trained.val_accuracy, test_accuracy=test_accuracy
+                ),
                 float_accuracy=trained.float_accuracy,
                 files=tuple(f"{job.folder}/{job.name}/{name}" for name in FILES),
                 seconds=sum(trained.seconds.values()),
+                cost_failure=cost_failure,
             )
             self._write(job, trained.module, record)
             self._n_done += 1
@@ -196,6 +195,19 @@ class _Trainer:
             self._run.write_json(metrics, record.to_json())
 
         self._run.write_folder(job.path.parent, fill)
+
+
+def _costs(components: Components, candidate: Candidate) -> tuple[Metrics, str | None]:
+    """Return what a network costs; where hardware does not answer, its sizes and the reason.
+
+    A baseline may be a network that was never a trial, and training it was dear: a board that
+    fails now must not lose it.
+    """
+    architecture = components.space.architecture(candidate.values)
+    try:
+        return components.costs.of(architecture, candidate.policy), None
+    except (MeasurementError, UnsupportedError) as error:
+        return size_report(architecture.layers(), candidate.policy).metrics(), str(error)
 
 
 def select_networks(

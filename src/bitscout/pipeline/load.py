@@ -165,6 +165,8 @@ def _explain(entry: dict[str, Any]) -> str:
         return f"`{key}` is not a key{near} Known here: {', '.join(known)}."
     message = str(entry["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    if not path:  # Sections that do not fit together: the message names the keys.
+        return f"{message}."
     return f"`{key}`: {message}; got {entry['input']!r}."
 
 

@@ -81,6 +81,7 @@ class FinalRecord:
         files: Files of this network, relative to the run directory.
         seconds: Wall time of its training; the floating-point part counts for every network
             that shares it.
+        cost_failure: Why its costs on the run's hardware are not known, if they are not.
     """
 
     name: str
@@ -92,6 +93,7 @@ class FinalRecord:
     float_accuracy: float
     files: tuple[str, ...] = ()
     seconds: float = 0.0
+    cost_failure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as an entry of ``final`` or ``baselines`` of ``show --json``."""
@@ -106,6 +108,7 @@ class FinalRecord:
             "float_accuracy": self.float_accuracy,
             "files": list(self.files),
             "seconds": self.seconds,
+            "cost_failure": self.cost_failure,
         }
 
     @classmethod
@@ -121,4 +124,5 @@ class FinalRecord:
             float_accuracy=document["float_accuracy"],
             files=tuple(document["files"]),
             seconds=document["seconds"],
+            cost_failure=document.get("cost_failure"),
         )

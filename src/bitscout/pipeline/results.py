@@ -143,6 +143,11 @@ class RunResult:
             f"{failure['label']} could not be trained: {failure['reason']}"
             for failure in self.failures
         ]
+        remarks += [
+            f"What {record.label} costs on the hardware is not known: {record.cost_failure}"
+            for record in (*self.final, *self.baselines)
+            if record.cost_failure is not None
+        ]
         names = {record.name for record in self.baselines} | {f["name"] for f in self.failures}
         if self.state == "complete" and "uniform" not in names:
             remarks.append(

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
 from bitscout.errors import RunError
+from bitscout.hardware import with_absolute_path
 from bitscout.pipeline.certificates import certify_finals
 from bitscout.pipeline.components import Components, build_components, describe_data
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.environment import describe_environment
 from bitscout.pipeline.events import Listener, ignore_events
+from bitscout.pipeline.feasibility import check_feasible
 from bitscout.pipeline.finals import finalize
 from bitscout.pipeline.load import dump_config, load_config
 from bitscout.pipeline.results import RunResult, load_result
@@ -54,8 +58,9 @@ def run_search(
     """
     run = RunDirectory(out)
     run.check_is_free()
-    config = _with_absolute_path(config)
+    config = _with_absolute_paths(config)
     components = build_components(config, space=space, data=data)
+    check_feasible(components)
     with run.lock(), _threads(config.threads):
         run.check_is_free()
         run.write_json(run.environment, describe_environment(components.device))
@@ -97,6 +102,7 @@ def resume_search(
 
 def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> None:
     start = perf_counter()
+    components = replace(components, costs=components.costs.kept_in(run.hardware))
     history = run_trials(components, run, listener)
     searched = perf_counter()
     finalize(components, run, history, listener)
@@ -112,12 +118,17 @@ def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> 
     )
 
 
-def _with_absolute_path(config: RunConfig) -> RunConfig:
-    """Return `config` with the data's path absolute, so that it resumes from any folder."""
-    if config.dataset.path is None:
-        return config
-    path = str(Path(config.dataset.path).expanduser().absolute())
-    return config.model_copy(update={"dataset": config.dataset.model_copy(update={"path": path})})
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Return `config` with the data's path and target files absolute: it resumes from anywhere."""
+    update: dict[str, Any] = {}
+    if config.dataset.path is not None:
+        path = str(Path(config.dataset.path).expanduser().absolute())
+        update["dataset"] = config.dataset.model_copy(update={"path": path})
+    if isinstance(config.hardware, list):
+        update["hardware"] = [with_absolute_path(spec) for spec in config.hardware]
+    elif config.hardware is not None:
+        update["hardware"] = with_absolute_path(config.hardware)
+    return config.model_copy(update=update)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,6 @@ from bitscout.pipeline.events import (
     TrialFinished,
     TrialStarted,
 )
-from bitscout.pipeline.feasibility import check_feasible
 from bitscout.pipeline.journal import Journal
 from bitscout.pipeline.records import TrialRecord
 
@@ -70,7 +69,6 @@ def run_trials(components: Components, run: RunDirectory, listener: Listener) ->
         InfeasibleError: If no candidate fits the budget.
         RunError: If every trial fails, or the journal cannot be written.
     """
-    check_feasible(components)
     journal = Journal(run.journal, components.objective, build_sampler(components))
     with contextlib.closing(journal):
         history = _fill(journal, components, run, listener)
