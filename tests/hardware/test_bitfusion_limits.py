@@ -111,7 +111,7 @@ def test_bits_out_of_range_are_refused(bits):
         ("ibuf_read_nj_per_bit=-1", "`ibuf_read_nj_per_bit` .* must be at least 0, got -1"),
         ("batch=0", "`batch` of hardware 'bitfusion' must be at least 1, got 0"),
         ("min_bits=9", "`min_bits` of hardware 'bitfusion' must be at most `max_bits` = 8, got 9"),
-        ("max_bits=4", "accesses of .* 32 bits, got `max_bits` 4 and `min_bits` 2"),
+        ("max_bits=4", r"max_bits\^2 / min_bits = 32 bits an access, got 4\^2 / 2"),
         ("depthwise=dens", "one of dense, block, ic1, per_channel, got 'dens'"),
         ("rowz=8", "has no option `rowz`. Did you mean `rows`?"),
         (

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bitscout.core import LayerArrays
 from bitscout.hardware.bitfusion.machine import Machine
 
-__all__ = ["Convolutions", "DepthwiseMode", "convolutions_of", "geometry_refusal"]
+__all__ = ["Convolutions", "DepthwiseMode", "convolutions_of", "described", "geometry_refusal"]
 
 IntArray = NDArray[np.int64]
 DepthwiseMode = Literal["dense", "block", "ic1", "per_channel"]
@@ -114,3 +114,14 @@ def geometry_refusal(layers: LayerArrays) -> tuple[int, str] | None:
             wanted = "no dilation" if what == "dilation" else f"a square {what}"
             return int(index), f"its rule needs {wanted}, got {came}"
     return None
+
+
+def described(layer: LayerArrays) -> str:
+    """Return a layer of shape ``()`` in words, for a message without its name."""
+    if layer.is_linear:
+        return f"the linear layer of {layer.in_channels} -> {layer.out_channels} features"
+    return (
+        f"the {layer.kernel_height}x{layer.kernel_width} convolution of {layer.in_channels} -> "
+        f"{layer.out_channels} channels in {layer.groups} groups to {layer.output_height}x"
+        f"{layer.output_width}"
+    )

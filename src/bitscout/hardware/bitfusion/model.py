@@ -17,6 +17,7 @@ from bitscout.hardware.bitfusion.convolutions import (
     Convolutions,
     DepthwiseMode,
     convolutions_of,
+    described,
     geometry_refusal,
 )
 from bitscout.hardware.bitfusion.counters import energy_parts
@@ -62,13 +63,8 @@ class BitFusion(LayerModel):
         depthwise: What convolutions with groups become: ``ic1`` (every column its own channel),
             ``dense`` (groups ignored, as HAQ does), ``block`` (as APQ does) or ``per_channel``;
             see `bitscout.hardware.bitfusion.convolutions`.
-        wbuf_read_nj_per_bit: Energy of the weight buffer where it is not to be that of the SRAM
-            table; this and the next five.
-        wbuf_write_nj_per_bit: See there.
-        ibuf_read_nj_per_bit: See there.
-        ibuf_write_nj_per_bit: See there.
-        obuf_read_nj_per_bit: See there.
-        obuf_write_nj_per_bit: See there.
+        wbuf_read_nj_per_bit: Energy of reading the weight buffer where it is not to be that of
+            the SRAM table; likewise the next five.
 
     Raises:
         ConfigError: If a constant is out of range, or the SRAM table has no bank for a buffer.
@@ -176,11 +172,8 @@ class BitFusion(LayerModel):
             for index in np.flatnonzero((bits < 1) | (bits > self.max_bits))[:1]:
                 reason = f"its {what} must have 1 to {self.max_bits} bits, got {bits[index]}"
                 return int(index), reason
-        refused = geometry_refusal(layers)
-        if refused is None:
-            convolutions, _ = self._convolutions(layers, weight_bits, act_bits)
-            refused = schedule_refusal(convolutions, self.machine)
-        return refused
+        convolutions, _ = self._convolutions(layers, weight_bits, act_bits)
+        return geometry_refusal(layers) or schedule_refusal(convolutions, self.machine)
 
     def costs(
         self, layers: LayerArrays, weight_bits: IntArray, act_bits: IntArray
@@ -195,7 +188,7 @@ class BitFusion(LayerModel):
         refused = self.refusal(layers, weight_bits, act_bits)
         if refused is not None:
             index, reason = refused
-            msg = f"Hardware {self.name!r} has no rule for {_described(layers[index])}: {reason}."
+            msg = f"Hardware {self.name!r} has no rule for {described(layers[index])}: {reason}."
             raise UnsupportedError(msg)
         convolutions, repeats = self._convolutions(layers, weight_bits, act_bits)
         table, inverse = np.unique(np.stack(convolutions, axis=1), axis=0, return_inverse=True)
@@ -244,9 +237,9 @@ class BitFusion(LayerModel):
             return SramBank(read, write)
         if self.max_bits**2 != BLOCK_BITS * self.min_bits:
             msg = (
-                f"The SRAM table is for accesses of max_bits^2 / min_bits = {BLOCK_BITS} bits, "
-                f"got `max_bits` {self.max_bits} and `min_bits` {self.min_bits} for hardware "
-                f"{self.name!r}. Give {buffer}_read_nj_per_bit and {buffer}_write_nj_per_bit."
+                f"The SRAM table is for max_bits^2 / min_bits = {BLOCK_BITS} bits an access, got "
+                f"{self.max_bits}^2 / {self.min_bits} for hardware {self.name!r}. Give "
+                f"{buffer}_read_nj_per_bit and {buffer}_write_nj_per_bit."
             )
             raise ConfigError(msg)
         n_bytes: int = getattr(self, f"{buffer}_bytes")
@@ -255,14 +248,3 @@ class BitFusion(LayerModel):
             bank.read_nj_per_bit if read is None else read,
             bank.write_nj_per_bit if write is None else write,
         )
-
-
-def _described(layer: LayerArrays) -> str:
-    """Return a layer of shape ``()`` in words, for a message without its name."""
-    if layer.is_linear:
-        return f"the linear layer of {layer.in_channels} -> {layer.out_channels} features"
-    return (
-        f"the {layer.kernel_height}x{layer.kernel_width} convolution of {layer.in_channels} -> "
-        f"{layer.out_channels} channels in {layer.groups} groups to {layer.output_height}x"
-        f"{layer.output_width}"
-    )
