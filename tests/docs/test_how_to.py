@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,17 +16,56 @@ SMALLER = (
     " --trials 4 --set training.epochs=1 --set final.epochs=1 --set final.qaft_epochs=1"
     " --set certificate.images=20 --set certificate.targets=[onnxruntime]"
 )
-TOOLS = {"cortex-m.md": ("make", "cc", "arm-none-eabi-gcc", "qemu-system-arm"), "hls4ml.md": ()}
+TOOLS = {
+    "cortex-m.md": ("make", "cc", "arm-none-eabi-gcc", "qemu-system-arm"),
+    "hls4ml.md": (),
+    "measured-hardware.md": (),
+    "own-hardware.md": (),
+}
+# Into a folder of the test, without asking a registry for anything.
+PIP = "pip install --quiet --no-index --no-deps --no-build-isolation --target site"
+
+
+def blocks_of(page, language):
+    text = (HOW_TO / page).read_text("utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands_of(page):
-    blocks = re.findall(r"```console\n(.*?)```", (HOW_TO / page).read_text("utf-8"), re.DOTALL)
-    lines = "\n".join(blocks).splitlines()
+    lines = "\n".join(blocks_of(page, "console")).splitlines()
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+def files_of(page):
+    """Blocks that begin with the name of a file in a comment."""
+    found = {}
+    for block in blocks_of(page, r"(?:python|toml|yaml)"):
+        first, _, text = block.partition("\n")
+        if first.startswith("# "):
+            found[first.removeprefix("# ")] = text
+    return found
+
+
+def scripts_of(page):
+    """Python without the name of a file, to be run after the commands."""
+    blocks = [block for block in blocks_of(page, "python") if not block.startswith("# ")]
+    return [f"{shlex.quote(sys.executable)} -c {shlex.quote(block)}" for block in blocks]
+
+
+def for_tests(command):
+    if command.startswith("bitscout search"):
+        return command + SMALLER
+    return command.replace("pip install", PIP)
 
 
 def test_every_page_is_run():
     assert {page.name for page in HOW_TO.glob("*.md")} == set(TOOLS)
+
+
+def test_a_hardware_model_is_a_class_of_under_30_lines():
+    source = files_of("own-hardware.md")["my-npu/my_npu.py"]
+    lines = source[source.index("@dataclass") :].splitlines()
+    assert len(lines) < 30
 
 
 @pytest.mark.slow
@@ -34,15 +74,24 @@ def test_the_commands_of_a_page_work_one_after_the_other(page, tmp_path):
     missing = [tool for tool in TOOLS[page] if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for name, text in files_of(page).items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(tmp_path / "site"),
+        "OMP_NUM_THREADS": "1",
+    }
     commands = commands_of(page)
-    assert commands[0].startswith("bitscout search")
-    for command in [commands[0] + SMALLER, *commands[1:]]:
+    assert any(command.startswith("bitscout search") for command in commands)
+    for command in [*map(for_tests, commands), *scripts_of(page)]:
         done = subprocess.run(
             command,
             shell=True,
             cwd=tmp_path,
-            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=300,
