@@ -2,6 +2,7 @@
 """``bitscout cost``: what it prints, its JSON, and one message for each mistake."""
 
 import json
+import sys
 
 import pytest
 
@@ -13,6 +14,13 @@ from torch import nn
 
 def make_net():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+"""
+
+MEASURE = """
+import json, pathlib, sys
+
+assert json.load(sys.stdin)["layers"]
+print(json.dumps({"latency_ms": pathlib.Path(sys.argv[-1]).stat().st_size}))
 """
 
 
@@ -96,6 +104,20 @@ def test_a_run_a_preset_and_a_module_are_sources_too(run, run_directory, tmp_pat
     (tmp_path / "bitscout_test_net.py").write_text(MAKER)
     arguments = ("cost", "bitscout_test_net:make_net", "--input", "3x6x6", "--hardware", "size")
     assert [line.split()[0] for line in rows(run(*arguments).out)[2:-1]] == ["0", "3"]
+
+
+def test_a_command_that_measures_gets_the_file_of_a_preset_and_of_no_table(run, tmp_path):
+    (tmp_path / "measure.py").write_text(MEASURE)
+    hardware = f"measured:command={sys.executable} measure.py"
+    outcome = run("cost", "quickstart", "--hardware", hardware, "--json")
+    document = json.loads(outcome.out)
+    assert document["total"]["latency_ms"] > 1000  # bytes of the file
+    out = run("cost", "quickstart", "--hardware", hardware).out
+    assert len(rows(out)) == len(document["layers"]) + 3
+    assert "Whole network: latency " in out
+    outcome = run("cost", "resnet20", "--hardware", hardware)
+    assert outcome.code == 2
+    assert "resnet20 is a table of layers" in outcome.err
 
 
 @pytest.mark.parametrize(

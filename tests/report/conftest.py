@@ -12,6 +12,11 @@ spec = importlib.util.spec_from_file_location(
 synthetic = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(synthetic)
 
+BUDGETED = {
+    "hardware": ["bitfusion:batch=4", "mcu"],
+    "budget": {"size_kb": 60, "peak_memory_kb": 7, "energy_mj": 0.7},
+}
+
 
 @pytest.fixture(scope="session")
 def make_result():
@@ -38,4 +43,5 @@ def runs(make_result, complete):
         "without-baselines": make_result(with_baselines=False),
         "complete": complete,
         "front": make_result(front=True, n_trials=20),
+        "budgeted": make_result(n_trials=24, sections=BUDGETED),
     }

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import log10
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bitscout.core import Candidate, Metrics, QuantPolicy
-from bitscout.hardware import size_report
+from bitscout.hardware import HardwareModel, size_report
 from bitscout.pipeline import FinalRecord, RunConfig, RunResult, TrialRecord, dump_config
 from bitscout.pipeline.journal import Journal
 from bitscout.space import BompSpace
@@ -35,10 +38,19 @@ DATASET = {
 }
 
 
-def metrics_of(candidate: Candidate, **accuracies: float) -> Metrics:
+def metrics_of(
+    candidate: Candidate, models: Sequence[HardwareModel] = (), **accuracies: float
+) -> Metrics:
     graph = SPACE.layers(candidate.values)
     known = size_report(graph, candidate.policy).metrics().to_json()
+    for model in models:
+        known = {**model.report(graph, candidate.policy).total, **known}
     return Metrics.from_json({**known, **accuracies})
+
+
+def models_of(config: RunConfig) -> list[HardwareModel]:
+    """The hardware of a run; boards are not asked."""
+    return [model for model in config.build_hardware() if not model.needs_file]
 
 
 def accuracy_of(candidate: Candidate, rng: np.random.Generator, gain: float = 0.0) -> float:
@@ -50,7 +62,8 @@ def accuracy_of(candidate: Candidate, rng: np.random.Generator, gain: float = 0.
 
 
 def make_trials(config: RunConfig, n_trials: int, rng: np.random.Generator) -> list[TrialRecord]:
-    objective = config.objective.build()
+    objective, budget = config.objective.build(), config.budget.build()
+    models = models_of(config)
     trials: list[TrialRecord] = []
     best = SPACE.seed_values()
     for number in range(n_trials):
@@ -60,14 +73,18 @@ def make_trials(config: RunConfig, n_trials: int, rng: np.random.Generator) -> l
         else:
             values = SPACE.sample(rng) if number else best
         candidate = SPACE.candidate(values)
-        if number % 17 == 11:
+        known = metrics_of(candidate, models)
+        reason = budget.reason(known)
+        if not budget.bounds() and number % 17 == 11:
+            reason = "size_kb 91.6 is over the budget of 64"
+        if reason is not None:
             trials.append(
                 TrialRecord(
                     number=number,
                     outcome="infeasible",
                     candidate=candidate,
-                    metrics=metrics_of(candidate),
-                    reason="size_kb 91.6 is over the budget of 64",
+                    metrics=known,
+                    reason=reason,
                 )
             )
             continue
@@ -83,7 +100,7 @@ def make_trials(config: RunConfig, n_trials: int, rng: np.random.Generator) -> l
             )
             continue
         accuracy = 0.11 if number % 19 == 6 else accuracy_of(candidate, rng)
-        metrics = metrics_of(candidate, val_accuracy=accuracy)
+        metrics = replace(known, val_accuracy=accuracy)
         record = TrialRecord(
             number=number,
             outcome="complete",
@@ -98,7 +115,7 @@ def make_trials(config: RunConfig, n_trials: int, rng: np.random.Generator) -> l
     return trials
 
 
-def make_final(name, label, number, candidate, rng, gain) -> FinalRecord:
+def make_final(name, label, number, candidate, rng, gain, models) -> FinalRecord:
     folder = "final" if name.isdigit() else "baselines"
     return FinalRecord(
         name=name,
@@ -108,6 +125,7 @@ def make_final(name, label, number, candidate, rng, gain) -> FinalRecord:
         candidate=candidate,
         metrics=metrics_of(
             candidate,
+            models,
             val_accuracy=accuracy_of(candidate, rng, gain + 0.01),
             test_accuracy=accuracy_of(candidate, rng, gain),
         ),
@@ -127,18 +145,21 @@ def make_result(
     gain: float = 0.02,
     baseline_gain: float = 0.0,
     front: bool = False,
+    sections: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> RunResult:
     """Return a run; `n_finished` below `n_trials` leaves it searching, without finals it is
-    finalizing."""
+    finalizing. `sections` are those of a configuration: hardware, budget, objective."""
     rng = np.random.default_rng(seed)
     config = RunConfig.model_validate(
         {
             "name": "quickstart",
             "searcher": {"n_trials": n_trials},
             "objective": {"front": ["accuracy", "size_bytes"]} if front else {},
+            **(sections or {}),
         }
     )
+    models = models_of(config)
     n_finished = n_trials if n_finished is None else n_finished
     trials = make_trials(config, n_finished, rng)
     searching = n_finished < n_trials
@@ -148,7 +169,7 @@ def make_result(
         for number in partial.pareto_front:
             candidate = trials[number].candidate
             args = (str(number), f"trial {number}", number, candidate)
-            final.append(make_final(*args, rng, gain))
+            final.append(make_final(*args, rng, gain, models))
     if with_baselines and final:
         seed_values = SPACE.seed_values()
         names = SPACE.layers(seed_values).names
@@ -157,12 +178,12 @@ def make_result(
             label = f"seed network, uniform {bits} bit"
             candidate = Candidate(seed_values, policy)
             args = (f"seed-{bits}bit", label, None, candidate)
-            baselines.append(make_final(*args, rng, baseline_gain))
+            baselines.append(make_final(*args, rng, baseline_gain, models))
         own = final[len(final) // 2].candidate
         policy = QuantPolicy.uniform(list(own.policy), 6)
         label = f"architecture of trial {final[len(final) // 2].number}, uniform 6 bit"
         candidate = Candidate(own.values, policy)
-        baselines.append(make_final("uniform", label, None, candidate, rng, baseline_gain))
+        baselines.append(make_final("uniform", label, None, candidate, rng, baseline_gain, models))
     size = lambda record: record.metrics["size_bytes"]  # noqa: E731
     state = "searching" if searching else "complete" if baselines else "finalizing"
     return RunResult(

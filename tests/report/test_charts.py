@@ -6,8 +6,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bitscout.report.front_chart import accuracy_size_chart, baseline_symbols, hidden_below
+from bitscout.core import pareto_mask
+from bitscout.report.front_chart import accuracy_charts, baseline_symbols, hidden_below
+from bitscout.report.front_map import cost_map
 from bitscout.report.history_charts import hypervolume_chart, score_chart
+
+
+def accuracy_size_chart(result):
+    (chart,) = accuracy_charts(result).values()
+    return chart
 
 
 def traces_in(chart, **marks):
@@ -128,3 +135,51 @@ def test_the_score_chart_shows_scores_and_a_front_run_accuracies(complete, runs)
     points, best = score_chart(runs["front"])["data"]
     assert points["y"] == [100 * t.metrics.val_accuracy for t in runs["front"].complete]
     assert best["y"][-1] == max(points["y"])
+
+
+@pytest.fixture(scope="module")
+def three(make_result):
+    """A front of accuracy, size and energy."""
+    objective = {"front": ["accuracy", "energy_mj", "size_bytes"]}
+    return make_result(n_trials=24, sections={"hardware": "bitfusion", "objective": objective})
+
+
+def test_a_front_of_three_has_a_projection_for_each_cost_and_a_view_from_above(three):
+    charts = accuracy_charts(three)
+    assert list(charts) == ["accuracy-energy", "accuracy-size"]
+    trials = three.complete
+    trace = candidates_in(charts["accuracy-energy"])
+    energies = np.array([t.metrics.energy_mj for t in trials])
+    assert np.ptp(np.array(trace["x"]) / energies) < 1e-9 * trace["x"][0] / energies[0]
+    assert trace["y"] == [100 * t.metrics.val_accuracy for t in trials]
+    title, above = cost_map(three)
+    assert title == "size over energy"
+    assert candidates_in(above)["y"] == [t.metrics.size_bytes / 1000 for t in trials]
+    assert candidates_in(above)["x"] == trace["x"]
+    assert candidates_in(above)["marker"]["color"] == trace["y"]
+
+
+def test_the_members_of_a_front_of_three_have_rings_instead_of_a_line(three):
+    rows = [
+        [-t.metrics.val_accuracy, t.metrics.energy_mj, t.metrics.size_bytes]
+        for t in three.complete
+    ]
+    n_members = pareto_mask(np.array(rows)).sum()
+    for chart in accuracy_charts(three).values():
+        assert traces_in(chart, line_shape="hv") == []
+        (rings,) = traces_in(chart, marker_size=15)
+        assert len(rings["x"]) == n_members
+        points = candidates_in(chart)
+        places = set(zip(points["x"], points["y"], strict=True))
+        assert set(zip(rings["x"], rings["y"], strict=True)) <= places
+
+
+def test_a_front_of_accuracy_and_energy_is_drawn_over_energy(make_result):
+    objective = {"front": ["accuracy", "energy_mj"]}
+    result = make_result(n_trials=9, sections={"hardware": "bitfusion", "objective": objective})
+    (key, chart), *others = accuracy_charts(result).items()
+    assert (key, others, cost_map(result)) == ("accuracy-energy", [], None)
+    assert chart["layout"]["xaxis"]["title"]["text"].startswith("energy in ")
+    (front,) = traces_in(chart, line_shape="hv")
+    assert front["x"] == sorted(front["x"])
+    assert front["y"] == sorted(front["y"])

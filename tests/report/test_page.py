@@ -13,14 +13,18 @@ from bitscout.errors import RunError
 from bitscout.pipeline import RunDirectory
 from bitscout.report import render_report, write_report
 
-STATES = ["empty", "unfinished", "without-finals", "without-baselines", "complete", "front"]
+STATES = [
+    "empty", "unfinished", "without-finals", "without-baselines", "complete", "front", "budgeted",
+]  # fmt: skip
 SECTIONS = {
     "answer",
-    "accuracy-and-size",
+    "accuracy-and-cost",
+    "costs",
+    "rejected",
+    "failed",
     "networks",
     "bits",
     "history",
-    "without-result",
     "reproduce",
 }
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -101,9 +105,13 @@ def test_the_result_is_in_the_page_as_json(pages, runs, state):
 
 @pytest.mark.parametrize("state", STATES)
 def test_plotly_accepts_every_chart_once_colours_are_filled_in(pages, state):
-    text = pages[state].scripts["bitscout-charts"]
+    page = pages[state]
+    text = page.scripts["bitscout-charts"]
     charts = json.loads(re.sub(r'"--[a-z]+"', '"#123456"', text))
-    assert set(charts) == {"accuracy-size", "score", "hypervolume"}
+    assert set(charts) >= {"accuracy-size", "score", "hypervolume"}
+    assert {name for name in charts if f"chart-{name}" in page.ids} == (
+        set(charts) if state != "empty" else set()
+    )
     for chart in charts.values():
         go.Figure(chart)
 
@@ -157,7 +165,8 @@ def test_every_trial_without_a_result_is_listed_with_its_reason(pages, complete)
     assert len(reasons) == 2
     for reason in reasons:
         assert reason in words
-    assert "2 failed, 2 infeasible" in words
+    assert "2 failed" in words
+    assert "2 of 40 candidates were not trained" in words
 
 
 def test_long_lists_of_trials_without_a_result_are_cut_and_counted(make_result, complete):

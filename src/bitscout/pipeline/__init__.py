@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from bitscout.pipeline.explanation import ExplainReport, explain
     from bitscout.pipeline.front import front_points, reference_point
+    from bitscout.pipeline.hardware_costs import HardwareCosts, run_costs
     from bitscout.pipeline.load import (
         dump_config,
         load_config,
@@ -53,6 +54,7 @@ __all__ = [
     "FinalFinished",
     "FinalRecord",
     "FinalStarted",
+    "HardwareCosts",
     "Listener",
     "NetworkCost",
     "OnnxWriter",
@@ -80,6 +82,7 @@ __all__ = [
     "preset_text",
     "reference_point",
     "resume_search",
+    "run_costs",
     "run_search",
     "search",
     "verify_final",
@@ -94,6 +97,7 @@ _HOMES = {
     "FinalFinished": "events",
     "FinalRecord": "records",
     "FinalStarted": "events",
+    "HardwareCosts": "hardware_costs",
     "Listener": "events",
     "NetworkCost": "costing",
     "OnnxWriter": "measuring",
@@ -121,6 +125,7 @@ _HOMES = {
     "preset_text": "load",
     "reference_point": "front",
     "resume_search": "run",
+    "run_costs": "hardware_costs",
     "run_search": "run",
     "search": "api",
     "verify_final": "deploy",

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy over size of everything a run tried and trained (Fig. 2 of BOMP-NAS)."""
+"""Accuracy over each cost of everything a run tried and trained (Fig. 2 of BOMP-NAS)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from bitscout.core import BompScore
-from bitscout.pipeline import FinalRecord, RunResult, TrialRecord
+from bitscout.pipeline import FinalRecord, RunResult
 from bitscout.report.chart_style import LAYOUT, Chart, axis
-from bitscout.report.curves import equal_score_accuracy, log_ticks, lowest_usual
-from bitscout.report.rows import BitSummary, format_percent, format_size
+from bitscout.report.curves import equal_score_accuracy, lowest_usual
+from bitscout.report.front_axis import CostAxis, cost_axes, log_axis
+from bitscout.report.front_points import (
+    RING,
+    final_points,
+    final_text,
+    trial_points,
+    trial_text,
+)
 
-__all__ = ["accuracy_size_chart", "baseline_symbols", "hidden_below"]
+__all__ = ["accuracy_charts", "baseline_symbols", "hidden_below"]
 
 N_SCORE_LINES = 5
 # Plotly's name and the same shape as a character, for the legend.
@@ -26,22 +32,32 @@ BASELINE_SYMBOLS = (
 )
 
 
-def accuracy_size_chart(result: RunResult) -> Chart:
-    """Return the scatter of accuracy over size (Fig. 2 of BOMP-NAS).
+def accuracy_charts(result: RunResult) -> dict[str, Chart]:
+    """Return a scatter of accuracy over each cost of the front, by its id in the page.
 
     Candidates are coloured by trial number, earlier ones stronger, at their validation
     accuracy; final networks and baselines stand at their test accuracy, each final network
-    linked to its candidate. Dotted lines join equal scores.
+    linked to its candidate. Dotted lines join equal scores. A front of two metrics is a line; of
+    a larger one each chart is a projection, in which its members have rings.
     """
+    return {f"accuracy-{cost.id}": _accuracy_chart(result, cost) for cost in cost_axes(result)}
+
+
+def _accuracy_chart(result: RunResult, cost: CostAxis) -> Chart:
     complete = result.complete
-    points = [*_trial_points(complete), *_final_points((*result.final, *result.baselines))]
-    layout = _layout(points, hidden_below(result)[0])
-    traces = _score_lines(result, layout)
+    points = [
+        *trial_points(complete, cost),
+        *final_points((*result.final, *result.baselines), cost),
+    ]
+    layout = _layout(points, hidden_below(result)[0], cost)
+    traces = _score_lines(result, layout) if cost.metric == "size_bytes" else []
     if complete:
-        traces += [_front_trace(result), _candidate_trace(complete)]
+        traces += [_front_trace(result, cost), _candidate_trace(result, cost)]
     if result.final:
-        traces += [_link_trace(result), _final_trace(result.final)]
-    traces += [_baseline_trace(record, symbol) for record, symbol, _ in baseline_symbols(result)]
+        traces += [_link_trace(result, cost), _final_trace(result.final, cost)]
+    traces += [
+        _baseline_trace(record, symbol, cost) for record, symbol, _ in baseline_symbols(result)
+    ]
     return {"data": traces, "layout": layout}
 
 
@@ -58,10 +74,10 @@ def hidden_below(result: RunResult) -> tuple[float, int]:
 
     It starts at the lowest usual candidate, but shows every final network and baseline.
     """
-    candidates = [accuracy for _, accuracy in _trial_points(result.complete)]
+    candidates = [t.metrics["val_accuracy"] for t in result.complete if t.metrics is not None]
     if not candidates:
         return 0.0, 0
-    shown = [accuracy for _, accuracy in _final_points((*result.final, *result.baselines))]
+    shown = [r.metrics["test_accuracy"] for r in (*result.final, *result.baselines)]
     start = min([lowest_usual(candidates), *shown])
     return start, sum(accuracy < start for accuracy in candidates)
 
@@ -97,27 +113,32 @@ def _score_lines(result: RunResult, layout: Chart) -> list[Chart]:
     return traces
 
 
-def _front_trace(result: RunResult) -> Chart:
+def _front_trace(result: RunResult, cost: CostAxis) -> Chart:
     by_number = {trial.number: trial for trial in result.complete}
-    points = _trial_points([by_number[number] for number in result.pareto_front])
-    return {
+    points = trial_points([by_number[number] for number in result.pareto_front], cost)
+    trace: Chart = {
         "type": "scatter",
-        "mode": "lines",
-        "x": [size / 1000 for size, _ in points],
+        "x": [x for x, _ in points],
         "y": [100 * accuracy for _, accuracy in points],
-        "line": {"shape": "hv", "width": 1.5, "color": "--muted"},
         "hoverinfo": "skip",
     }
+    if len(result.front_metrics) > 2:
+        return {**trace, "mode": "markers", "marker": RING}
+    order = sorted(range(len(points)), key=lambda i: points[i])
+    trace |= {axis: [trace[axis][i] for i in order] for axis in ("x", "y")}
+    line = {"shape": "hv", "width": 1.5, "color": "--muted"}
+    return {**trace, "mode": "lines", "line": line}
 
 
-def _candidate_trace(complete: Sequence[TrialRecord]) -> Chart:
-    points = _trial_points(complete)
+def _candidate_trace(result: RunResult, cost: CostAxis) -> Chart:
+    complete = [trial for trial in result.complete if cost.of(trial.metrics) is not None]
+    points = trial_points(complete, cost)
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": [size / 1000 for size, _ in points],
+        "x": [x for x, _ in points],
         "y": [100 * accuracy for _, accuracy in points],
-        "text": [_trial_text(trial) for trial in complete],
+        "text": [trial_text(trial, cost_axes(result)) for trial in complete],
         "marker": {
             "size": 9,
             "color": [trial.number for trial in complete],
@@ -128,16 +149,18 @@ def _candidate_trace(complete: Sequence[TrialRecord]) -> Chart:
     }
 
 
-def _link_trace(result: RunResult) -> Chart:
+def _link_trace(result: RunResult, cost: CostAxis) -> Chart:
     """Return one trace of all lines from a candidate to its final network."""
     by_number = {trial.number: trial for trial in result.complete}
     x: list[float | None] = []
     y: list[float | None] = []
     for record in result.final:
         trial = by_number.get(-1 if record.number is None else record.number)
+        ends = final_points([record], cost)
         if trial is not None:
-            ends = (*_trial_points([trial]), *_final_points([record]))
-            x += [*(size / 1000 for size, _ in ends), None]
+            ends = [*trial_points([trial], cost), *ends]
+        if len(ends) == 2:
+            x += [*(position for position, _ in ends), None]
             y += [*(100 * accuracy for _, accuracy in ends), None]
     return {
         "type": "scatter",
@@ -149,16 +172,16 @@ def _link_trace(result: RunResult) -> Chart:
     }
 
 
-def _final_trace(final: Sequence[FinalRecord]) -> Chart:
+def _final_trace(final: Sequence[FinalRecord], cost: CostAxis) -> Chart:
     return {
-        **_record_points(final),
+        **_record_points(final, cost),
         "marker": {"size": 12, "color": "--final", "line": {"width": 1.5, "color": "--page"}},
     }
 
 
-def _baseline_trace(record: FinalRecord, symbol: str) -> Chart:
+def _baseline_trace(record: FinalRecord, symbol: str, cost: CostAxis) -> Chart:
     return {
-        **_record_points([record]),
+        **_record_points([record], cost),
         "marker": {
             "size": 12,
             "symbol": symbol,
@@ -168,67 +191,22 @@ def _baseline_trace(record: FinalRecord, symbol: str) -> Chart:
     }
 
 
-def _record_points(records: Sequence[FinalRecord]) -> Chart:
-    points = _final_points(records)
+def _record_points(records: Sequence[FinalRecord], cost: CostAxis) -> Chart:
+    records = [record for record in records if cost.of(record.metrics) is not None]
+    points = final_points(records, cost)
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": [size / 1000 for size, _ in points],
+        "x": [x for x, _ in points],
         "y": [100 * accuracy for _, accuracy in points],
-        "text": [_final_text(record) for record in records],
+        "text": [final_text(record, cost) for record in records],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
-def _trial_text(trial: TrialRecord) -> str:
-    assert trial.metrics is not None
-    assert trial.candidate is not None
-    score = f"<br>score {trial.score:.4g}" if trial.score is not None else ""
-    return (
-        f"<b>trial {trial.number}</b> {escape(trial.candidate.digest)}"
-        f"<br>{format_percent(trial.metrics.val_accuracy)} % validation, "
-        f"{format_size(trial.metrics.size_bytes)} kB"
-        f"<br>bits {BitSummary.of(trial.candidate.policy)}{score}"
-    )
-
-
-def _final_text(record: FinalRecord) -> str:
-    return (
-        f"<b>{escape(record.label)}</b> {escape(record.candidate.digest)}"
-        f"<br>{format_percent(record.metrics.test_accuracy)} % test, "
-        f"{format_percent(record.metrics.val_accuracy)} % validation, "
-        f"{format_size(record.metrics.size_bytes)} kB"
-        f"<br>bits {BitSummary.of(record.candidate.policy)}"
-    )
-
-
-def _trial_points(trials: Sequence[TrialRecord]) -> list[tuple[float, float]]:
-    """Return size in bytes and validation accuracy of evaluated trials."""
-    return [
-        (trial.metrics["size_bytes"], trial.metrics["val_accuracy"])
-        for trial in trials
-        if trial.metrics is not None
-    ]
-
-
-def _final_points(records: Sequence[FinalRecord]) -> list[tuple[float, float]]:
-    """Return size in bytes and test accuracy."""
-    return [(record.metrics["size_bytes"], record.metrics["test_accuracy"]) for record in records]
-
-
-def _layout(points: Sequence[tuple[float, float]], start: float) -> Chart:
+def _layout(points: Sequence[tuple[float, float]], start: float, cost: CostAxis) -> Chart:
     """Return axes that show `points` from accuracy `start` upwards."""
-    sizes = [size / 1000 for size, _ in points] or [1.0]
-    low, high = min(sizes) / 1.25, max(sizes) * 1.25
-    ticks = log_ticks(low / 100, high * 100)  # Some more on both sides, for who zooms out.
     top = max((accuracy for _, accuracy in points), default=1.0)
     margin = max(0.06 * (top - start), 0.002)
-    x_axis = {
-        **axis("size in kB, log scale"),
-        "type": "log",
-        "range": np.log10([low, high]).tolist(),
-        "tickvals": ticks,
-        "ticktext": [f"{tick:g}" for tick in ticks],
-    }
     y_axis = {**axis("accuracy in %"), "range": [100 * (start - margin), 100 * (top + margin)]}
-    return {"xaxis": x_axis, "yaxis": y_axis, **LAYOUT}
+    return {"xaxis": log_axis(cost.title, [x for x, _ in points]), "yaxis": y_axis, **LAYOUT}

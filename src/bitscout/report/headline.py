@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from bitscout.core import Metrics
 from bitscout.pipeline import RunResult
+from bitscout.report.quantities import column, unit_of
 from bitscout.report.rows import (
     NetworkRow,
     format_percent,
@@ -15,6 +17,9 @@ from bitscout.report.rows import (
 )
 
 __all__ = ["Headline", "headline", "state_sentence", "verdict_summary"]
+
+# What a run knows of a network only through its hardware.
+HARDWARE_METRICS = ("latency_ms", "energy_mj", "peak_memory_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +31,14 @@ class Headline:
         accuracy: In percent, without its unit.
         accuracy_of: Which accuracy that is.
         row: The network, formatted.
+        costs: Name, number and unit of what it costs on the run's hardware, if that is known.
     """
 
     what: str
     accuracy: str
     accuracy_of: str
     row: NetworkRow
+    costs: tuple[tuple[str, str, str], ...] = ()
 
 
 def headline(result: RunResult) -> Headline | None:
@@ -43,10 +50,12 @@ def headline(result: RunResult) -> Headline | None:
             accuracy=format_percent(final.metrics.test_accuracy),
             accuracy_of="test accuracy",
             row=network_row(final, result),
+            costs=_costs(final.metrics),
         )
     if trial is not None:
         row = trial_row(trial)
-        return Headline(f"Best candidate: {row.label}", row.validation, "validation accuracy", row)
+        what, costs = f"Best candidate: {row.label}", _costs(trial.metrics)
+        return Headline(what, row.validation, "validation accuracy", row, costs)
     return None
 
 
@@ -83,6 +92,18 @@ def verdict_summary(result: RunResult) -> str | None:
             else (f"all {n_baselines} uniform-precision baselines")
         )
     return f"The search beats {beaten}."
+
+
+def _costs(metrics: Metrics | None) -> tuple[tuple[str, str, str], ...]:
+    known = metrics.to_json() if metrics else {}
+    costs = []
+    for name in HARDWARE_METRICS:
+        if name in known:
+            entry = column(name, unit_of(name), [known[name]])
+            # Three digits are enough for a headline.
+            digits = f"{known[name] / entry.scale:.3g}"
+            costs.append((entry.label, digits, entry.unit))
+    return tuple(costs)
 
 
 def _finals(result: RunResult) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bitscout.core import METRIC_DIRECTIONS
 from bitscout.pipeline import RunResult
 from bitscout.report.chart_style import LAYOUT, Chart, axis
 from bitscout.report.curves import best_so_far, lowest_usual, running_hypervolume
+from bitscout.report.quantities import column, unit_of
 
-__all__ = ["hypervolume_chart", "score_chart"]
+__all__ = ["front_words", "hypervolume_chart", "score_chart"]
 
 
 def score_chart(result: RunResult) -> Chart:
@@ -48,6 +50,14 @@ def hypervolume_chart(result: RunResult) -> Chart:
     volumes = running_hypervolume(result.complete, result.front_metrics)
     trace = _step_trace(numbers, volumes, "hypervolume")
     return {"data": [trace], "layout": _layout("hypervolume")}
+
+
+def front_words(names: Sequence[str]) -> str:
+    """Return the axes of `pipeline.front.front_points`: ``error, log size``."""
+    return ", ".join(
+        "error" if METRIC_DIRECTIONS[name] > 0 else f"log {column(name, unit_of(name), []).label}"
+        for name in names
+    )
 
 
 def _step_trace(x: Sequence[int], y: Sequence[float], name: str) -> Chart:

@@ -4,30 +4,35 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from bitscout.pipeline import RunDirectory, RunResult, TrialRecord, dump_config
+from bitscout.pipeline import RunDirectory, RunResult, dump_config
 from bitscout.report.bit_map import bit_map
 from bitscout.report.certificates import certificate_summary, size_sentences, target_rows
+from bitscout.report.costs import cost_sections
+from bitscout.report.front_axis import cost_axes
 from bitscout.report.front_chart import (
-    accuracy_size_chart,
+    accuracy_charts,
     baseline_symbols,
     hidden_below,
 )
+from bitscout.report.front_map import cost_map
 from bitscout.report.headline import headline, state_sentence, verdict_summary
-from bitscout.report.history_charts import hypervolume_chart, score_chart
+from bitscout.report.history_charts import front_words, hypervolume_chart, score_chart
+from bitscout.report.rejected import budget_chart, rejected
 from bitscout.report.rows import format_count, format_size, network_row
 
 __all__ = ["render_report", "write_report"]
 
-# Rows of the table of trials without a result; all of them are in the page's JSON.
+# Rows of the tables of trials without a result; all of them are in the page's JSON.
 MAX_LISTED_TRIALS = 200
 
 
@@ -55,8 +60,14 @@ def render_report(result: RunResult) -> str:
     It holds plotly.js (4.8 MB) and every datum, and forbids itself by its content security
     policy to load anything. Without scripts all but the charts can be read.
     """
+    costs, no_costs = cost_sections(result)
+    over_budget = budget_chart(result)
+    map_of_costs = cost_map(result)
+    axes = cost_axes(result)
     page: str = _template().render(
         result=result,
+        costs=costs,
+        no_costs=no_costs,
         headline=headline(result),
         state=state_sentence(result),
         verdict_summary=verdict_summary(result),
@@ -73,8 +84,14 @@ def render_report(result: RunResult) -> str:
         size_sentences=size_sentences,
         target_rows=target_rows,
         hidden_below=hidden_below(result)[1],
+        cost_axes=axes,
+        front_title=_title(axis.label for axis in axes),
+        cost_map=map_of_costs[0] if map_of_costs else None,
+        front_words=front_words(result.front_metrics),
         baseline_symbols=baseline_symbols(result),
-        without_result=_without_result(result),
+        rejected=rejected(result),
+        has_budget_chart=over_budget is not None,
+        failed=[trial for trial in result.trials if trial.outcome == "failed"],
         max_listed=MAX_LISTED_TRIALS,
         config_yaml=dump_config(result.config),
         environment=_flatten(result.environment),
@@ -84,9 +101,17 @@ def render_report(result: RunResult) -> str:
         format_count=format_count,
         charts_json=_script_json(
             {
-                "accuracy-size": accuracy_size_chart(result),
+                **accuracy_charts(result),
+                **({"cost-map": map_of_costs[1]} if map_of_costs else {}),
                 "score": score_chart(result),
                 "hypervolume": hypervolume_chart(result),
+                **({"budget": over_budget} if over_budget is not None else {}),
+                **{
+                    network.id: network.picture.chart
+                    for section in costs
+                    for network in section.networks
+                    if network.picture is not None
+                },
             }
         ),
         result_json=_script_json(result.to_json()),
@@ -104,17 +129,31 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["power"] = _power
+    environment.filters["code"] = _code
     return environment.get_template("report.html")
+
+
+def _power(unit: str) -> Markup:
+    """Return ``10^6`` as 10 with a raised 6."""
+    return Markup(re.sub(r"\^(\d+)", r"<sup>\1</sup>", str(escape(unit))))
+
+
+def _title(costs: Iterable[str]) -> str:
+    """Return ``Accuracy, size and energy``."""
+    *first, last = ("Accuracy", *costs)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _code(text: str) -> Markup:
+    """Return text with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _script_json(document: object) -> Markup:
     r"""Return JSON that is safe inside a script element: no `<` that could end or open one."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
-
-
-def _without_result(result: RunResult) -> list[TrialRecord]:
-    return [trial for trial in result.trials if trial.outcome in ("failed", "infeasible")]
 
 
 def _flatten(document: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:

@@ -10,12 +10,12 @@ from typing import Final
 
 from bitscout.hardware import CostReport
 
-__all__ = ["ABSENT", "Column", "column", "columns", "dearest", "shares"]
+__all__ = ["ABSENT", "FIRST", "Column", "column", "columns", "dearest", "shares", "unit_of"]
 
 ABSENT: Final = "–"
 
 # The quantities that people ask for first, most wanted first.
-_FIRST: Final = (
+FIRST: Final = (
     "latency_ms",
     "energy_mj",
     "cycles",
@@ -102,7 +102,7 @@ def column(name: str, unit: str, values: Sequence[float]) -> Column:
 def columns(report: CostReport) -> list[Column]:
     """Return every quantity of a report but the MACs, the most wanted first."""
     names = [name for name in report.units if name not in _UNWANTED]
-    wanted = [name for name in _FIRST if name in names]
+    wanted = [name for name in FIRST if name in names]
     return [
         column(
             name,
@@ -143,6 +143,17 @@ def dearest(report: CostReport) -> list[tuple[Column, list[float]]]:
     chosen = [next((n for n in group if n in parts), None) for group in _LOOKED_AT]
     names = [name for name in chosen if name is not None] or list(parts)[:1]
     return [(by_name[name], parts[name]) for name in names[:2]]
+
+
+def unit_of(metric: str) -> str:
+    """Return the unit a metric of `bitscout.core.Metrics` ends with; a count has none.
+
+    Example:
+        >>> [unit_of(name) for name in ("size_bytes", "energy_mj", "macs")]
+        ['bytes', 'mJ', '1']
+    """
+    suffixes = {"bytes": "bytes", "ms": "ms", "mj": "mJ"}
+    return suffixes.get(metric.rsplit("_", 1)[-1], "1")
 
 
 def _label(name: str, unit: str) -> str:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bitscout.core import Metrics
 from bitscout.pipeline import RunResult
+from bitscout.report.front_axis import CostAxis, cost_axes
 from bitscout.report.headline import state_sentence, verdict_summary
 from bitscout.report.rows import NetworkRow, network_row, trial_row
 
@@ -22,13 +26,13 @@ def networks_table(result: RunResult) -> Table:
     table.add_column("test %", justify="right", no_wrap=True)
     table.add_column("val. %", justify="right", no_wrap=True)
     table.add_column("float %", justify="right", no_wrap=True)
-    _add_common_columns(table)
+    costs = _add_common_columns(table, result)
     table.add_column("verified", no_wrap=True)
-    for rows in (result.final, result.baselines):
-        for row in (network_row(record, result) for record in rows):
-            cells = (row.size, row.test, row.validation, row.floating, row.bits, row.macs)
-            style = "bold" if row.is_best else ""
-            table.add_row(_label(row), *cells, row.certificate, style=style)
+    for record in (*result.final, *result.baselines):
+        row = network_row(record, result)
+        cells = (row.size, row.test, row.validation, row.floating, row.bits, row.macs)
+        more = (*_cost_cells(record.metrics, costs), row.certificate)
+        table.add_row(_label(row), *cells, *more, style="bold" if row.is_best else "")
     if result.final:
         table.caption = "* best, chosen on validation data"
     return table
@@ -39,12 +43,13 @@ def front_table(result: RunResult) -> Table:
     table = _table("Front of the search")
     table.add_column("val. %", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
-    _add_common_columns(table)
+    costs = _add_common_columns(table, result)
     by_number = {trial.number: trial for trial in result.complete}
     for trial in (by_number[number] for number in result.pareto_front):
         row = trial_row(trial)
         score = f"{trial.score:.4f}" if trial.score is not None else "–"
-        table.add_row(_label(row), row.size, row.validation, score, row.bits, row.macs)
+        cells = (row.size, row.validation, score, row.bits, row.macs)
+        table.add_row(_label(row), *cells, *_cost_cells(trial.metrics, costs))
     return table
 
 
@@ -90,9 +95,20 @@ def _table(title: str) -> Table:
     return table
 
 
-def _add_common_columns(table: Table) -> None:
+def _add_common_columns(table: Table, result: RunResult) -> list[CostAxis]:
+    """Add bits, MACs and the costs of the front that the table lacks; return the latter."""
     table.add_column("weight bits", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
+    costs = [cost for cost in cost_axes(result) if cost.metric not in ("size_bytes", "macs")]
+    for cost in costs:
+        heading = f"{cost.label}, {cost.column.unit}".removesuffix(", ")
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    return costs
+
+
+def _cost_cells(metrics: Metrics | None, costs: Sequence[CostAxis]) -> tuple[str, ...]:
+    known = metrics.to_json() if metrics else {}
+    return tuple(cost.column.text(known.get(cost.metric)) for cost in costs)
 
 
 def _label(row: NetworkRow) -> Text:

@@ -17,7 +17,8 @@
     const family = getComputedStyle(document.body).fontFamily;
     for (const [name, chart] of Object.entries(charts)) {
       const element = document.getElementById(`chart-${name}`);
-      if (!element) continue;
+      // What is folded has no size; it is drawn when it is opened.
+      if (!element || element.closest("details:not([open])")) continue;
       const { data, layout } = coloured(chart, style);
       const ink = style.getPropertyValue("--ink").trim();
       const page = style.getPropertyValue("--page").trim();
@@ -32,5 +33,7 @@
     }
   };
   draw();
+  for (const details of document.querySelectorAll("details"))
+    details.addEventListener("toggle", () => { if (details.open && details.querySelector(".chart")) draw(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();
