@@ -5,10 +5,12 @@ Such a network can be executed in one order only, so the peak is a maximum over 
 
 Notation: ``n`` networks of at most ``L`` layers; ``X_k`` the tensor that ``k`` layers have been
 applied to, additions included: layer ``k`` reads it, through a pool where it has more elements
-than the layer's input.
+than the layer's input. The first layer reads the network's input itself.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,31 +67,50 @@ def chain_peak_bytes(
     layer_step = source + result
     pool_step = np.where(is_pooled, tensor[:, :-1] + source, 0)
     add_step = np.zeros_like(layer_step)
+    # The summand that an addition behind layer k takes from before, or -1.
+    summand = np.full_like(layer_step, -1)
     rows = np.arange(n)
-    for slot in range(skips.shape[1]):
-        has_skip = slot < n_skips
-        start, span = skips[:, slot, 0], skips[:, slot, 1]
-        start, end = np.where(has_skip, start, 0), np.where(has_skip, start + span, 0)
-        kept = np.where(has_skip, tensor[rows, start], 0)[:, None]
-        first, last = start[:, None], end[:, None]
-        # Beside what the step itself reads: before its end the source is kept alive.
-        is_inside = (index > first) & (index < last)
-        layer_step += np.where(is_inside | ((index == first) & is_pooled), kept, 0)
-        pool_step += np.where(is_inside & is_pooled, kept, 0)
-        # At the end both summands are live, and the sum unless it replaces one of them.
+    slots = [_Skips.of(skips, n_skips, slot, length) for slot in range(skips.shape[1])]
+    last_end = np.zeros((n, length + 1), dtype=np.int64)
+    for slot in slots:
+        last_end[rows, slot.start] = np.maximum(last_end[rows, slot.start], slot.end)
+        is_end = slot.is_there[:, None] & (index == slot.end[:, None] - 1)
+        # Both summands are live, and the sum unless it replaces one of them.
         n_tensors = 1 if model.in_place_add else 2
-        is_end = has_skip[:, None] & (index == last - 1)
-        add_step += np.where(is_end, kept + n_tensors * result, 0)
-    for slot in range(skips.shape[1]):
-        has_skip = slot < n_skips
-        start, end = skips[:, slot, 0], skips[:, slot, 0] + skips[:, slot, 1]
-        kept = np.where(has_skip, tensor[rows, np.where(has_skip, start, 0)], 0)[:, None]
-        # A connection that goes on over an addition is live there too.
-        goes_on = (index >= start[:, None]) & (index < end[:, None] - 1) & (add_step > 0)
+        kept = tensor[rows, slot.start][:, None]
+        add_step = np.where(is_end, kept + n_tensors * result, add_step)
+        summand = np.where(is_end, slot.start[:, None], summand)
+    for slot in slots:
+        # A source is kept alive until its last connection ends; several count it once.
+        start, end = slot.start[:, None], last_end[rows, slot.start][:, None]
+        kept = np.where(slot.is_first, tensor[rows, slot.start], 0)[:, None]
+        is_inside = (index > start) & (index < end)
+        layer_step += np.where(is_inside | ((index == start) & is_pooled), kept, 0)
+        pool_step += np.where(is_inside & is_pooled, kept, 0)
+        goes_on = (index >= start) & (index < end - 1) & (summand >= 0) & (summand != start)
         add_step += np.where(goes_on, kept, 0)
     steps = np.maximum(np.maximum(layer_step, pool_step), add_step)
     peak: IntArray = np.where(present, steps, 0).max(axis=1, initial=0)
     return peak
+
+
+@dataclass(frozen=True, slots=True)
+class _Skips:
+    """One skip connection of each network, all of shape ``(n,)``."""
+
+    is_there: NDArray[np.bool_]
+    is_first: NDArray[np.bool_]
+    """Whether it is there and the first one with its start."""
+    start: IntArray
+    end: IntArray
+
+    @classmethod
+    def of(cls, skips: IntArray, n_skips: IntArray, slot: int, length: int) -> _Skips:
+        is_there = slot < n_skips
+        start = np.where(is_there, skips[:, slot, 0], length)
+        end = np.where(is_there, skips[:, slot, 0] + skips[:, slot, 1], 0)
+        is_new = np.ones_like(is_there) if slot == 0 else skips[:, slot - 1, 0] != start
+        return cls(is_there, is_there & is_new, start, end)
 
 
 def chain_flash_bytes(
