@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bitscout.report import front_table, networks_table, show_run, verdict_lines
 from bitscout.report.headline import verdict_summary
+from bitscout.report.quantities import column
 
 
 def printed(renderable, width=80):
@@ -38,8 +39,34 @@ def test_the_front_is_listed_in_its_order_with_scores(complete):
     assert f"{complete.best.score:.4f}" in text
 
 
-def test_the_front_of_several_metrics_has_no_score(runs):
-    assert "–" in printed(front_table(runs["front"]), 120)
+def test_the_front_of_several_metrics_has_no_score(runs, complete):
+    assert "score" not in printed(front_table(runs["front"]), 120)
+    assert "score" in printed(front_table(complete), 120)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        ["accuracy", "energy_mj"],
+        ["accuracy", "size_bytes", "energy_mj"],
+        ["accuracy", "energy_mj", "latency_ms", "peak_memory_bytes"],
+    ],
+)
+def test_the_costs_of_a_front_have_columns_that_fit_80(make_result, front):
+    hardware = ["bitfusion", "mcu"]
+    sections = {"hardware": hardware, "objective": {"front": front}}
+    result = make_result(n_trials=8, sections=sections)
+    for table in (front_table(result), networks_table(result)):
+        text = printed(table)
+        assert max(map(len, text.splitlines())) <= 80
+        assert "…" not in text
+        assert f"trial {result.pareto_front[0]} " in text
+        for name in front[1:]:
+            label = {"energy_mj": "energy", "latency_ms": "latency", "size_bytes": "kB"}
+            assert label.get(name, "memory") in text
+    energy_mj = [r.metrics.energy_mj for r in (*result.final, *result.baselines)]
+    for value in energy_mj:
+        assert column("energy_mj", "mJ", energy_mj).with_unit(value).split()[0][:4] in text
 
 
 def test_verdicts_come_with_their_summary(complete, runs):

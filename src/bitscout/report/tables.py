@@ -13,7 +13,7 @@ from bitscout.core import Metrics
 from bitscout.pipeline import RunResult
 from bitscout.report.front_axis import CostAxis, cost_axes
 from bitscout.report.headline import state_sentence, verdict_summary
-from bitscout.report.rows import NetworkRow, network_row, trial_row
+from bitscout.report.rows import ABSENT, NetworkRow, network_row, trial_row
 
 __all__ = ["front_table", "networks_table", "show_run", "verdict_lines"]
 
@@ -22,17 +22,16 @@ OUTCOME_STYLES = {"won": "green", "open": "yellow", "lost": "red"}
 
 def networks_table(result: RunResult) -> Table:
     """Return the table of final networks and baselines."""
-    table = _table("Final networks and baselines")
-    table.add_column("test %", justify="right", no_wrap=True)
-    table.add_column("val. %", justify="right", no_wrap=True)
-    table.add_column("float %", justify="right", no_wrap=True)
-    costs = _add_common_columns(table, result)
-    table.add_column("verified", no_wrap=True)
+    costs = _shown_costs(result)
+    headings = ["kB", "test %", "val. %", *_unless(costs, "float %"), *_common(costs)]
+    headings += _unless(costs, "verified", at_least=3)
+    table = _table("Final networks and baselines", headings)
     for record in (*result.final, *result.baselines):
         row = network_row(record, result)
-        cells = (row.size, row.test, row.validation, row.floating, row.bits, row.macs)
-        more = (*_cost_cells(record.metrics, costs), row.certificate)
-        table.add_row(_label(row), *cells, *more, style="bold" if row.is_best else "")
+        cells = [row.size, row.test, row.validation, *_unless(costs, row.floating)]
+        cells += _common_cells(row, record.metrics, costs)
+        cells += _unless(costs, row.certificate, at_least=3)
+        table.add_row(_label(row), *cells, style="bold" if row.is_best else "")
     if result.final:
         table.caption = "* best, chosen on validation data"
     return table
@@ -40,16 +39,16 @@ def networks_table(result: RunResult) -> Table:
 
 def front_table(result: RunResult) -> Table:
     """Return the table of the front of the search, as judged during it."""
-    table = _table("Front of the search")
-    table.add_column("val. %", justify="right", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
-    costs = _add_common_columns(table, result)
+    costs = _shown_costs(result)
+    has_score = result.config.objective.score is not None
+    headings = ["kB", "val. %", *(["score"] if has_score else []), *_common(costs)]
+    table = _table("Front of the search", headings)
     by_number = {trial.number: trial for trial in result.complete}
     for trial in (by_number[number] for number in result.pareto_front):
         row = trial_row(trial)
-        score = f"{trial.score:.4f}" if trial.score is not None else "–"
-        cells = (row.size, row.validation, score, row.bits, row.macs)
-        table.add_row(_label(row), *cells, *_cost_cells(trial.metrics, costs))
+        score = f"{trial.score:.4f}" if trial.score is not None else ABSENT
+        cells = [row.size, row.validation, *([score] if has_score else [])]
+        table.add_row(_label(row), *cells, *_common_cells(row, trial.metrics, costs))
     return table
 
 
@@ -81,7 +80,7 @@ def show_run(result: RunResult) -> RenderableType:
     return Group(*parts)
 
 
-def _table(title: str) -> Table:
+def _table(title: str, headings: Sequence[str]) -> Table:
     table = Table(
         title=title,
         title_justify="left",
@@ -91,24 +90,33 @@ def _table(title: str) -> Table:
         pad_edge=False,
     )
     table.add_column("network", overflow="fold")
-    table.add_column("kB", justify="right", no_wrap=True)
+    for heading in headings:
+        is_text = heading in ("weight bits", "verified")
+        table.add_column(Text(heading), justify="left" if is_text else "right", no_wrap=True)
     return table
 
 
-def _add_common_columns(table: Table, result: RunResult) -> list[CostAxis]:
-    """Add bits, MACs and the costs of the front that the table lacks; return the latter."""
-    table.add_column("weight bits", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    costs = [cost for cost in cost_axes(result) if cost.metric not in ("size_bytes", "macs")]
-    for cost in costs:
-        heading = f"{cost.label}, {cost.column.unit}".removesuffix(", ")
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    return costs
+def _shown_costs(result: RunResult) -> list[CostAxis]:
+    """Return the costs of the front that are in no other column."""
+    return [cost for cost in cost_axes(result) if cost.metric not in ("size_bytes", "macs")]
 
 
-def _cost_cells(metrics: Metrics | None, costs: Sequence[CostAxis]) -> tuple[str, ...]:
+def _unless(costs: Sequence[CostAxis], *entries: str, at_least: int = 1) -> list[str]:
+    """Return `entries` where there is room for them in 80 columns beside `costs`."""
+    return [] if len(costs) >= at_least else list(entries)
+
+
+def _common(costs: Sequence[CostAxis]) -> list[str]:
+    named = [f"{cost.label} {cost.column.unit}".strip().replace(" ", "\n") for cost in costs]
+    return ["weight bits", *_unless(costs, "MACs", at_least=2), *named]
+
+
+def _common_cells(
+    row: NetworkRow, metrics: Metrics | None, costs: Sequence[CostAxis]
+) -> list[str]:
     known = metrics.to_json() if metrics else {}
-    return tuple(cost.column.text(known.get(cost.metric)) for cost in costs)
+    cells = [cost.column.text(known.get(cost.metric)) for cost in costs]
+    return [row.bits, *_unless(costs, row.macs, at_least=2), *cells]
 
 
 def _label(row: NetworkRow) -> Text:
