@@ -11,8 +11,9 @@ from bitscout.hardware import CostReport, LayerCost, load_hardware, reference_ne
 from bitscout.pipeline import cost, run_costs
 from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.report import render_report
-from bitscout.report.cost_chart import breakdown, cost_chart, part_names
+from bitscout.report.cost_chart import breakdown, cost_chart
 from bitscout.report.costs import cost_sections
+from bitscout.report.quantities import part_names
 from bitscout.report.rejected import budget_chart, rejected
 from bitscout.space import BompSpace
 

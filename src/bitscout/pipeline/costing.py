@@ -143,7 +143,7 @@ def _shape(text: str | Sequence[int] | None) -> tuple[int, ...] | None:
 def _policy(network: CostSource, bits: Bits | None) -> tuple[QuantPolicy, str]:
     """Return the bits of every layer, and words for them."""
     if bits is None and network.policy is not None:
-        return network.policy, "its own"
+        return network.policy, "its own policy"
     if isinstance(bits, str) and not re.fullmatch(r"[\d\s/.+-]*", bits):
         return _policy_file(Path(bits)), f"those of {bits}"
     if isinstance(bits, Mapping):

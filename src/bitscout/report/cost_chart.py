@@ -11,9 +11,9 @@ from typing import Final
 
 from bitscout.hardware import CostReport
 from bitscout.report.chart_style import LAYOUT, Chart, axis
-from bitscout.report.quantities import Column, column, columns
+from bitscout.report.quantities import Column, column, columns, is_of_every_layer, part_names
 
-__all__ = ["CostChart", "breakdown", "cost_chart", "part_names"]
+__all__ = ["CostChart", "breakdown", "cost_chart"]
 
 # What is drawn, in this order; the first known name of a line.
 _PANELS: Final = (
@@ -48,7 +48,7 @@ def cost_chart(report: CostReport) -> CostChart | None:
     """Return the picture of a report; `None` where no layer has a cost of its own."""
     by_name = {entry.name: entry for entry in columns(report)}
     drawn = [
-        next((name for name in names if _is_drawn(report, name)), None)
+        next((name for name in names if is_of_every_layer(report, name)), None)
         for names in (*_PANELS, tuple(by_name))
     ]
     names = list(dict.fromkeys(name for name in drawn if name is not None))[:MAX_PANELS]
@@ -104,24 +104,6 @@ def breakdown(report: CostReport, name: str) -> Mapping[str, Sequence[float]]:
     return {_label(report, name): [layer.costs[name] for layer in report.layers]}
 
 
-def part_names(report: CostReport, name: str) -> list[str]:
-    """Return the quantities whose sum `name` is in every layer; none where there are none."""
-    if not _is_drawn(report, name):
-        return []
-    others = [
-        other
-        for other, unit in report.units.items()
-        if other != name and unit == report.units[name] and _is_drawn(report, other)
-    ]
-    if not 2 <= len(others) <= len(MANY_COLOURS):
-        return []
-    for layer in report.layers:
-        total = layer.costs[name]
-        if abs(sum(layer.costs[other] for other in others) - total) > 1e-9 * total:
-            return []
-    return others
-
-
 def _parts(report: CostReport, name: str) -> dict[str, list[float]]:
     return {
         _label(report, part): [layer.costs[part] for layer in report.layers]
@@ -131,10 +113,6 @@ def _parts(report: CostReport, name: str) -> dict[str, list[float]]:
 
 def _label(report: CostReport, name: str) -> str:
     return column(name, report.units[name], []).label
-
-
-def _is_drawn(report: CostReport, name: str) -> bool:
-    return bool(report.layers) and all(name in layer.costs for layer in report.layers)
 
 
 def _rescaled(report: CostReport, entry: Column) -> Column:

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bitscout.core import Candidate
 from bitscout.errors import BitscoutError
 from bitscout.hardware import CostReport
 from bitscout.pipeline import HardwareCosts, RunResult, run_costs
-from bitscout.report.cost_chart import CostChart, cost_chart, part_names
+from bitscout.report.cost_chart import CostChart, cost_chart
 from bitscout.report.cost_tables import dearest_layers
-from bitscout.report.quantities import FIRST, Column, column, columns
+from bitscout.report.quantities import FIRST, Column, column, columns, part_names
 
 __all__ = ["CostSection", "NetworkCosts", "TotalRow", "cost_sections"]
 
@@ -150,10 +150,7 @@ def _network(
     id: str, label: str, is_best: bool, report: CostReport, said: Sequence[str]
 ) -> NetworkCosts:
     own = {e.name: e for e in columns(report) if any(e.name in x.costs for x in report.layers)}
-    parts = part_names(report, "energy_mj")
-    # What adds up is written in the unit of its sum.
-    own |= {part: replace(own["energy_mj"], name=part, label=own[part].label) for part in parts}
-    names = [*_wanted(report, list(own)), *parts][:MAX_COLUMNS]
+    names = [*_wanted(report, list(own)), *part_names(report, "energy_mj")][:MAX_COLUMNS]
     shown = [own[name] for name in dict.fromkeys(names)]
     n_macs = [layer.macs for layer in report.layers]
     macs = column("macs", "1", [sum(n_macs)])

@@ -4,13 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, log10
 from typing import Final
 
 from bitscout.hardware import CostReport
 
-__all__ = ["ABSENT", "FIRST", "Column", "column", "columns", "dearest", "shares", "unit_of"]
+__all__ = [
+    "ABSENT",
+    "FIRST",
+    "MAX_PARTS",
+    "Column",
+    "column",
+    "columns",
+    "dearest",
+    "is_of_every_layer",
+    "part_names",
+    "shares",
+    "unit_of",
+]
 
 ABSENT: Final = "–"
 
@@ -40,6 +52,7 @@ _PREFIXES: Final[dict[str, tuple[tuple[float, str], ...]]] = {
 _COUNTS: Final = ((1e9, "10^9"), (1e6, "10^6"), (1e3, "10^3"), (1.0, ""))
 # Counts whose name says what is counted.
 _COUNTED: Final = {"bops": "BOPs", "macs": "MACs", "params": "parameters"}
+MAX_PARTS: Final = 6  # As many colours as the page has for them.
 _SIGNIFICANT_DIGITS: Final = 5  # Of a network's total; its layers get as many decimals.
 
 
@@ -100,20 +113,17 @@ def column(name: str, unit: str, values: Sequence[float]) -> Column:
 
 
 def columns(report: CostReport) -> list[Column]:
-    """Return every quantity of a report but the MACs, the most wanted first."""
+    """Return every quantity of a report but the MACs, the most wanted first.
+
+    What adds up to another quantity is written in that one's unit.
+    """
     names = [name for name in report.units if name not in _UNWANTED]
     wanted = [name for name in FIRST if name in names]
-    return [
-        column(
-            name,
-            report.units[name],
-            [
-                *([report.total[name]] if name in report.total else []),
-                *(layer.costs[name] for layer in report.layers if name in layer.costs),
-            ],
-        )
-        for name in (*wanted, *(name for name in names if name not in wanted))
-    ]
+    found = {name: column(name, report.units[name], _values(report, name)) for name in names}
+    for whole in names:
+        for part in part_names(report, whole):
+            found[part] = replace(found[whole], name=part, label=_label(part, report.units[part]))
+    return [found[name] for name in (*wanted, *(name for name in names if name not in wanted))]
 
 
 def shares(report: CostReport, name: str) -> list[float] | None:
@@ -145,6 +155,29 @@ def dearest(report: CostReport) -> list[tuple[Column, list[float]]]:
     return [(by_name[name], parts[name]) for name in names[:2]]
 
 
+def part_names(report: CostReport, name: str) -> list[str]:
+    """Return the quantities whose sum `name` is in every layer; none where there are none."""
+    if not is_of_every_layer(report, name):
+        return []
+    others = [
+        other
+        for other, unit in report.units.items()
+        if other != name and unit == report.units[name] and is_of_every_layer(report, other)
+    ]
+    if not 2 <= len(others) <= MAX_PARTS:
+        return []
+    for layer in report.layers:
+        total = layer.costs[name]
+        if abs(sum(layer.costs[other] for other in others) - total) > 1e-9 * total:
+            return []
+    return others
+
+
+def is_of_every_layer(report: CostReport, name: str) -> bool:
+    """Return whether each layer has a cost of its own of this name."""
+    return bool(report.layers) and all(name in layer.costs for layer in report.layers)
+
+
 def unit_of(metric: str) -> str:
     """Return the unit a metric of `bitscout.core.Metrics` ends with; a count has none.
 
@@ -154,6 +187,11 @@ def unit_of(metric: str) -> str:
     """
     suffixes = {"bytes": "bytes", "ms": "ms", "mj": "mJ"}
     return suffixes.get(metric.rsplit("_", 1)[-1], "1")
+
+
+def _values(report: CostReport, name: str) -> list[float]:
+    of_layers = [layer.costs[name] for layer in report.layers if name in layer.costs]
+    return [*([report.total[name]] if name in report.total else []), *of_layers]
 
 
 def _label(name: str, unit: str) -> str:
