@@ -14,8 +14,10 @@ HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 # The pages' own search takes minutes; the rest of the commands is run word for word.
 SMALLER = (
     " --trials 4 --set training.epochs=1 --set final.epochs=1 --set final.qaft_epochs=1"
-    " --set certificate.images=20 --set certificate.targets=[onnxruntime]"
+    " --set final.max_networks=1"
 )
+CERTIFICATE = " --set certificate.images=20 --set certificate.targets=[onnxruntime]"
+NO_CERTIFICATE = " --set certificate.enabled=false"
 TOOLS = {
     "cortex-m.md": ("make", "cc", "arm-none-eabi-gcc", "qemu-system-arm"),
     "hls4ml.md": (),
@@ -52,9 +54,9 @@ def scripts_of(page):
     return [f"{shlex.quote(sys.executable)} -c {shlex.quote(block)}" for block in blocks]
 
 
-def for_tests(command):
+def for_tests(page, command):
     if command.startswith("bitscout search"):
-        return command + SMALLER
+        return command + SMALLER + (NO_CERTIFICATE if "hardware" in page else CERTIFICATE)
     return command.replace("pip install", PIP)
 
 
@@ -86,7 +88,7 @@ def test_the_commands_of_a_page_work_one_after_the_other(page, tmp_path):
     }
     commands = commands_of(page)
     assert any(command.startswith("bitscout search") for command in commands)
-    for command in [*map(for_tests, commands), *scripts_of(page)]:
+    for command in [*(for_tests(page, command) for command in commands), *scripts_of(page)]:
         done = subprocess.run(
             command,
             shell=True,
