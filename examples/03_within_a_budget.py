@@ -35,7 +35,7 @@ with tempfile.TemporaryDirectory() as folder:
         if trial.outcome == "infeasible":
             print(f"trial {trial.number} was not trained: {trial.reason}")
         else:
-            energy, memory = trial.metrics["energy_mj"], trial.metrics["peak_memory_bytes"]
             accuracy = 100 * trial.metrics["val_accuracy"]
-            print(f"trial {trial.number}: {accuracy:.1f} %, {1000 * energy:.1f} uJ, {memory} bytes")
+            energy, memory = 1000 * trial.metrics["energy_mj"], trial.metrics["peak_memory_bytes"]
+            print(f"trial {trial.number}: {accuracy:.1f} %, {energy:.1f} uJ, {memory} bytes")
     print(f"on the front: {', '.join(map(str, result.pareto_front))}")
