@@ -4,7 +4,9 @@ import functools
 import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import optuna
@@ -13,10 +15,11 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from tests.pipeline.conftest import TINY_SPACE
 
 from bitscout.core import Budget
-from bitscout.errors import ConfigError, InfeasibleError
-from bitscout.hardware import load_hardware
+from bitscout.errors import ConfigError, InfeasibleError, UnsupportedError
+from bitscout.hardware import LayerModel, load_hardware
 from bitscout.pipeline import (
     FinalStarted,
     TrialStarted,
@@ -27,6 +30,7 @@ from bitscout.pipeline import (
 )
 from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.pipeline.components import build_components
+from bitscout.pipeline.config import RunConfig
 from bitscout.space import BompSpace
 
 
@@ -127,23 +131,36 @@ def test_nothing_within_the_budget_ends_before_the_first_trial_with_one_that_can
     assert run_search(config, tmp_path / "met").counts()["complete"] >= 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class OddKernels(LayerModel):
+    """Has no rule for even kernels."""
+
+    quantities: ClassVar = {"latency_ms": "ms"}
+
+    def costs(self, layers, weight_bits, act_bits):
+        if (layers.kernel_height % 2 == 0).any():
+            msg = "There is no rule for even kernels."
+            raise UnsupportedError(msg)
+        return {"latency_ms": layers.macs / 1e6}
+
+
 def test_hardware_without_a_rule_for_a_network_rejects_it(
-    make_tiny_config, fake_training, tmp_path
+    make_tiny_config, fake_training, tmp_path, monkeypatch
 ):
-    # A buffer in which some kernels fit and others do not.
+    monkeypatch.setattr(RunConfig, "build_hardware", lambda _: (OddKernels(name="odd"),))
     config = make_tiny_config(
-        hardware="bitfusion:ibuf_bytes=2048,depthwise=dense",
-        searcher={"name": "random", "n_trials": 30},
+        budget={"latency_ms": 10}, searcher={"name": "random", "n_trials": 6}
     )
-    document = config.model_dump()
-    document["space"]["kernels"] = [2, 7]
-    document["space"]["widths"] = [0.5, 2.0]
+    # The seed network takes the kernel nearest to 3, the first of these: it has no rule.
+    document = {**config.model_dump(), "space": {**TINY_SPACE, "kernels": [2, 5]}}
     result = run_search(make_config(document), tmp_path / "run")
-    rejected = [trial for trial in result.trials if trial.outcome == "infeasible"]
-    for trial in rejected:
-        assert "no rule" in trial.reason or "fit" in trial.reason
-        assert trial.metrics["size_bytes"] > 0
-    assert result.counts()["complete"] + len(rejected) == 30
+    over = result.trials[0]
+    assert over.outcome == "infeasible"
+    assert over.reason == "There is no rule for even kernels."
+    assert dict(over.constraints) == {"latency_ms": 1.0}
+    assert over.metrics["size_bytes"] > 0
+    # Samplers know where there is a rule.
+    assert [trial.outcome for trial in result.trials[1:]] == ["complete"] * 5
 
 
 def test_energy_can_be_a_third_objective(make_tiny_config, fake_training, tmp_path):
