@@ -61,11 +61,11 @@ def quantile_budget(share):
     ("searcher", "n_trials"),
     [
         ("random", 100),
-        ("tpe", 100),
-        pytest.param("nsga2", 40, marks=pytest.mark.slow),
-        pytest.param("nsga3", 40, marks=pytest.mark.slow),
-        pytest.param("bomp", 20, marks=pytest.mark.slow),
-        pytest.param("gp", 8, marks=pytest.mark.slow),
+        ("tpe", 30),
+        ("nsga2", 25),
+        ("nsga3", 25),
+        pytest.param("bomp", 15, marks=pytest.mark.slow),
+        pytest.param("gp", 6, marks=pytest.mark.slow),
     ],
 )
 def test_a_budget_that_one_percent_meets_costs_no_training_outside(
