@@ -253,3 +253,38 @@ def test_a_table_of_nothing_costs_networks_of_nothing():
     table = LookupTable.build(NPU, LayerArrays.of([]))
     totals = table.totals(LayerArrays.from_columns(in_channels=np.ones((3, 2))), 4, 8, False)
     assert totals["cycles"].tolist() == [0, 0, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrow(Npu):
+    """Supports few bits, no depthwise layers, and refuses wide layers by the hook."""
+
+    weight_bits: ClassVar = (4, 8)
+    kinds: ClassVar = ("conv", "linear")
+
+    def refusal(self, layers, weight_bits, act_bits):
+        wide = np.flatnonzero((layers.out_channels > 100) & (weight_bits == 8))
+        return (int(wide[0]), "it is too wide") if len(wide) else None
+
+
+def test_a_table_with_holes_knows_what_the_model_has_a_rule_for():
+    model = Narrow(name="narrow", rows=16, energy_nj=0.3)
+    wide = Layer("wide", "conv", 8, 200, output_size=(4, 4), input_size=(4, 4))
+    depthwise = Layer("dw", "conv", 8, 8, groups=8, output_size=(4, 4), input_size=(4, 4))
+    graph = LayerGraph((CONV, wide, depthwise))
+    layers = LayerArrays.of(graph)
+    table = LookupTable.build_with_holes(model, layers, (4, 5, 8), (4, 8))
+    known = table.is_known[table.rows(layers)]
+    assert known[0].tolist() == [[True, True], [False, False], [True, True]]
+    assert known[1].tolist() == [[True, True], [False, False], [False, False]]
+    assert not known[2].any()
+    assert table.has_rule(layers[:2], [4, 4], [8, 8])
+    assert not table.has_rule(layers[:2], [4, 8], [8, 8])
+    expected = model.costs(layers[:2], np.array([8, 4]), np.array([4, 8]))
+    totals = table.totals(layers[:2], [8, 4], [4, 8])
+    assert totals["cycles"] == expected["cycles"].sum()
+    for index, bits, reason in ((1, 8, "too wide"), (0, 5, "5-bit weights"), (2, 4, "depthwise")):
+        with pytest.raises(UnsupportedError, match=reason):
+            table.totals(layers[index : index + 1], [bits], [8])
+    with pytest.raises(UnsupportedError, match="no rule"):
+        LookupTable.build(model, layers, (4, 8), (8,))

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,28 @@ class LookupTable:
             UnsupportedError: If the model's costs do not add up over layers, or it has no rule
                 for a layer or for bits that are asked for.
         """
+        table = cls.build_with_holes(model, layers, weight_bits, act_bits)
+        if not table.is_known.all():
+            names = describe_layers(table.layers)
+            for weight, act in product(table.weight_bits, table.act_bits):
+                model.check(names, table.layers, (weight, act))
+        return table
+
+    @classmethod
+    def build_with_holes(
+        cls,
+        model: HardwareModel,
+        layers: LayerArrays,
+        weight_bits: Iterable[int] | None = None,
+        act_bits: Iterable[int] | None = None,
+    ) -> LookupTable:
+        """Return `build`'s table, with holes where the model has no rule; see `has_rule`.
+
+        For the layers a space may have: some may not fit the hardware, and the others do.
+
+        Raises:
+            UnsupportedError: If the model's costs do not add up over layers.
+        """
         if not isinstance(model, LayerModel):
             msg = (
                 f"Hardware {model.name!r} sees the whole network, so its costs are no sum over "
@@ -101,8 +124,6 @@ class LookupTable:
         row, weight, act = (index.ravel() for index in np.indices(shape))
         every = distinct[row]
         pairs = (np.array(widths[0])[weight], np.array(widths[1])[act])
-        names = describe_layers(distinct)
-        model.check([names[i] for i in row], every, pairs)
         costs, is_known = evaluate(model, every, *pairs)
         cubes = {name: values.reshape(shape) for name, values in costs.items()}
         return cls(model, distinct, *widths, cubes, is_known.reshape(shape))
@@ -310,8 +331,10 @@ class LookupTable:
     def _refuse_unknown(self, entry: int) -> None:
         """Let the model say why it has no rule for an entry."""
         row, weight, act = np.unravel_index(entry, self.is_known.shape)
+        layer = self.layers[row : row + 1]
         bits = (np.array([self.weight_bits[weight]]), np.array([self.act_bits[act]]))
-        self.model.checked_costs(self.layers[row : row + 1], *bits)
+        self.model.check(describe_layers(layer), layer, bits)
+        self.model.checked_costs(layer, *bits)
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,6 +167,22 @@ class HardwareModel(ABC):
         return None
 
     @final
+    def declares(
+        self, layers: LayerArrays, weight_bits: IntArray, act_bits: IntArray
+    ) -> NDArray[np.bool_]:
+        """Return where kind, dilation and bits are among what the model supports, shape ``(n,)``.
+
+        `refusal` may still say otherwise.
+        """
+        is_dilated = (layers.dilation_height > 1) | (layers.dilation_width > 1)
+        return (
+            np.isin(weight_bits, list(self.weight_bits))
+            & np.isin(act_bits, list(self.act_bits))
+            & np.isin(layer_kinds(layers), list(self.kinds))
+            & (self.is_dilation_supported | ~is_dilated)
+        )
+
+    @final
     def check(self, names: Sequence[str], layers: LayerArrays, bits: tuple[Any, Any]) -> None:
         """Check that there is a rule for every layer and its bits.
 

@@ -47,22 +47,42 @@ def describe_layers(layers: LayerArrays) -> list[str]:
 def evaluate(
     model: LayerModel, layers: LayerArrays, weight_bits: IntArray, act_bits: IntArray
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
-    """Return the costs of layers of shape ``(n,)`` and where the model has a rule.
+    """Return the costs of layers of shape ``(n,)``, and where the model has a rule.
+
+    Costs are 0 where it has none.
+    """
+    is_known = model.declares(layers, weight_bits, act_bits)
+    found = np.flatnonzero(is_known)
+    costs, is_known[found] = _where_accepted(
+        model, layers[found], weight_bits[found], act_bits[found]
+    )
+    scattered = {}
+    for name, values in costs.items():
+        scattered[name] = np.zeros(len(layers), dtype=values.dtype)
+        scattered[name][found] = values
+    return scattered, is_known
+
+
+def _where_accepted(
+    model: LayerModel, layers: LayerArrays, weight_bits: IntArray, act_bits: IntArray
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    """Return the costs of layers and bits that the model declares, and which it accepts.
 
     A model refuses all layers of a call if it refuses one, so a refused call is halved until the
     refused layer is alone: about ``2 log2 n`` calls for each.
     """
     try:
-        costs = model.checked_costs(layers, weight_bits, act_bits)
+        if model.refusal(layers, weight_bits, act_bits) is None:
+            costs = model.checked_costs(layers, weight_bits, act_bits)
+            return costs, np.ones(len(layers), dtype=np.bool_)
     except UnsupportedError:
-        if len(layers) < 2:
-            none = np.zeros(len(layers), dtype=np.int64)
-            return dict.fromkeys(model.quantities, none), none.astype(np.bool_)
-    else:
-        return costs, np.ones(len(layers), dtype=np.bool_)
+        pass  # As a model says that has no `refusal`.
+    if len(layers) < 2:
+        none = np.zeros(len(layers), dtype=np.int64)
+        return dict.fromkeys(model.quantities, none), none.astype(np.bool_)
     middle = len(layers) // 2
     parts = [
-        evaluate(model, layers[part], weight_bits[part], act_bits[part])
+        _where_accepted(model, layers[part], weight_bits[part], act_bits[part])
         for part in (slice(None, middle), slice(middle, None))
     ]
     merged = {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]}

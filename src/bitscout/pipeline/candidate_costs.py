@@ -187,12 +187,12 @@ class CandidateCosts:
         variants = self.space.layer_variants()
         asked = (variants.layers, variants.weight_bits, variants.act_bits)
         if self.folder is None:
-            return LookupTable.build(model, *asked)
+            return LookupTable.build_with_holes(model, *asked)
         path = self.folder / _file_name(model)
         if path.is_file():
             with contextlib.suppress(ConfigError, DataError):  # Damaged or not of this space.
                 return load_table(path, model, *asked)
-        table = LookupTable.build(model, *asked)
+        table = LookupTable.build_with_holes(model, *asked)
         self._save(table)
         return table
 
