@@ -248,7 +248,8 @@ def test_a_packing_is_found_once():
             "Accumulate fewer",
         ),
         (lambda: DspPorts(act_bits=1), ConfigError, "at least 2 bits"),
-        (lambda: DspPorts(accumulator_bits=64), ConfigError, "got 64"),
+        (lambda: DspPorts(accumulator_bits=64), ConfigError, "63 bits at most"),
+        (lambda: DspPorts(act_bits=200_000), ConfigError, "63 bits at most"),
         (lambda: Packing(0, 1, 8, 4, 4), ConfigError, "at least 1"),
     ],
 )

@@ -395,3 +395,17 @@ def test_every_command_can_be_written_and_read(parts):
 def test_what_cannot_be_is_refused(spec, message):
     with pytest.raises(ConfigError, match=message):
         load_hardware(spec)
+
+
+def test_of_two_answers_all_take_the_first(tmp_path, file):
+    # The command stands for a second process as well, which answers the same question meanwhile.
+    cache = tmp_path / "cache.jsonl"
+    script = tmp_path / "answer.py"
+    command = (sys.executable, "-I", "-S", str(script))
+    script.write_text("print('{\"latency_ms\": 1}')")
+    model = measured(command, cache=str(cache))
+    assert model.report(GRAPH, POLICY, onnx=file).total == {"latency_ms": 1}
+    kept = cache.read_text()
+    cache.unlink()
+    script.write_text(f"open({str(cache)!r}, 'a').write({kept!r})\nprint('{{\"latency_ms\": 2}}')")
+    assert model.report(GRAPH, POLICY, onnx=file).total == {"latency_ms": 1}

@@ -8,7 +8,14 @@ import pytest
 from tests.hardware.toys import Npu
 
 from bitscout.errors import ConfigError
-from bitscout.hardware import HardwareModel, LayerModel, hardware_names, load_hardware, registry
+from bitscout.hardware import (
+    HardwareModel,
+    LayerModel,
+    hardware_names,
+    load_hardware,
+    registry,
+    with_absolute_paths,
+)
 from bitscout.hardware.targets import built_in_targets
 
 TARGETS = sorted(set(built_in_targets()) - {"measured"})
@@ -216,3 +223,16 @@ def test_a_target_of_the_package_comes_before_a_package_of_the_same_name(entry_p
     entry_point("bitfusion", "tests.hardware.toys:Npu")
     assert not isinstance(load_hardware("bitfusion"), Npu)
     assert not hardware_names()["bitfusion"].startswith("From the package")
+
+
+def test_paths_become_absolute_and_nothing_else_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert with_absolute_paths("bitfusion:batch=2,rows=8") == "bitfusion:batch=2,rows=8"
+    assert with_absolute_paths("mine.yaml:batch=2") == {
+        "name": str(tmp_path / "mine.yaml"),
+        "batch": "2",
+    }
+    given = {"name": "measured", "command": ["python", "m.py"], "cache": "kept.jsonl"}
+    assert with_absolute_paths(given) == {**given, "cache": str(tmp_path / "kept.jsonl")}
+    absolute = with_absolute_paths("measured:command=python m.py 'a,b',cache=kept.jsonl")
+    assert load_hardware(absolute).command == ("python", "m.py", "a,b")

@@ -163,6 +163,50 @@ def test_hardware_without_a_rule_for_a_network_rejects_it(
     assert [trial.outcome for trial in result.trials[1:]] == ["complete"] * 5
 
 
+SMALL_BUFFERS = "bitfusion:ibuf_bytes={},ibuf_read_nj_per_bit=1e-5,ibuf_write_nj_per_bit=1e-5"
+
+
+def kernels_of(trial):
+    return [v for k, v in trial.candidate.values.items() if k.endswith(".kernel")]
+
+
+@pytest.mark.parametrize("sections", [{}, {"budget": {"latency_ms": 3}}], ids=["free", "budget"])
+def test_layers_that_do_not_fit_the_buffers_reject_their_networks_alone(
+    make_tiny_config, fake_training, tmp_path, sections
+):
+    config = make_tiny_config(
+        hardware=SMALL_BUFFERS.format(64),
+        searcher={"name": "random", "n_trials": 12},
+        **sections,
+    )
+    document = {**config.model_dump(), "space": {**TINY_SPACE, "kernels": [3, 7]}}
+    # Without the rule for what may be proposed some random networks would be rejected.
+    result = run_search(make_config(document), tmp_path / "run")
+    counts = result.counts()
+    rejected = [trial for trial in result.trials if trial.outcome == "infeasible"]
+    # Samplers know where there is a rule, with a budget and without one.
+    assert counts == {"complete": 12 - len(rejected), "failed": 0, "infeasible": len(rejected)}
+    assert [trial.number for trial in rejected] in ([], [0])
+    assert {kernel for trial in result.complete for kernel in kernels_of(trial)} >= {3}
+    for trial in rejected:
+        assert "no rule for layer" in trial.reason
+        assert "depthwise" in trial.reason
+
+
+def test_hardware_that_runs_nothing_is_named_not_the_budget(
+    make_tiny_config, fake_training, tmp_path
+):
+    for name, sections in {"free": {}, "budget": {"budget": {"latency_ms": 3}}}.items():
+        config = make_tiny_config(hardware=SMALL_BUFFERS.format(1), **sections)
+        with pytest.raises(InfeasibleError) as refusal:
+            run_search(config, tmp_path / name)
+        message = str(refusal.value)
+        assert message.startswith("The hardware has no rule for any of")
+        assert "ibuf_bytes" in message or "buffer" in message
+        assert "Raise the budget" not in message
+        assert ".." not in message
+
+
 def test_energy_can_be_a_third_objective(make_tiny_config, fake_training, tmp_path):
     config = make_tiny_config(
         objective={"front": ["accuracy", "size_bytes", "energy_mj"]},
@@ -289,6 +333,8 @@ def test_a_board_in_the_loop_marks_what_it_cannot_measure_as_failed(
         assert (trial.outcome == "failed") == fails
         if fails:
             assert "the board does not answer" in trial.reason
+            assert trial.metrics["size_bytes"] > 0
+            assert trial.seconds["cost"] > 0
         else:
             assert trial.metrics["latency_ms"] == pytest.approx(macs_of(config, trial) / 1e4)
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from bitscout.core import Budget, Metrics
+from bitscout.core import Metrics
 from bitscout.errors import UnsupportedError
 from bitscout.hardware import CostReport, HardwareModel, LayerModel, load_hardware, size_report
 from bitscout.pipeline.candidate_costs import IMPOSSIBLE, CandidateCosts
@@ -88,7 +88,7 @@ def test_without_hardware_metrics_are_the_papers_definitions():
 
 @dataclass(frozen=True, kw_only=True)
 class NoSeven(LayerModel):
-    """Has no rule for kernels of 7, and says so layer by layer."""
+    """Has no rule for kernels of 7, and says so in `costs`."""
 
     quantities: ClassVar = {"latency_ms": "ms"}
 
@@ -99,8 +99,48 @@ class NoSeven(LayerModel):
         return {"latency_ms": layers.macs / 1e6}
 
 
-def test_networks_without_a_rule_are_impossible_and_the_others_known():
-    costs = CandidateCosts(SPACE, (NoSeven(name="no-seven"),))
+@dataclass(frozen=True, kw_only=True)
+class RefusesSeven(LayerModel):
+    """Has no rule for kernels of 7, and says so before it is asked."""
+
+    quantities: ClassVar = {"latency_ms": "ms"}
+
+    def refusal(self, layers, weight_bits, act_bits):
+        found = np.flatnonzero(layers.kernel_height == 7)
+        return (int(found[0]), "a kernel of 7") if len(found) else None
+
+    def costs(self, layers, weight_bits, act_bits):
+        assert (layers.kernel_height != 7).all()
+        return {"latency_ms": layers.macs / 1e6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvenBits(LayerModel):
+    """Declares few bits."""
+
+    quantities: ClassVar = {"latency_ms": "ms"}
+    weight_bits: ClassVar = (4, 6, 8)
+
+    def costs(self, layers, weight_bits, act_bits):
+        return {"latency_ms": layers.macs / 1e6}
+
+
+def test_networks_with_bits_that_are_not_declared_are_impossible():
+    space = BompSpace(repetitions=(1,), kernels=(3,))
+    costs = CandidateCosts(space, (EvenBits(name="even"),))
+    rows = np.vstack([space.seed_indices()] * 2)
+    rows[1, [choice.name for choice in space.choices].index("stem.bits")] = 1  # 5 bits
+    latency = costs.batch(rows, ("latency_ms",))["latency_ms"]
+    assert latency[0] < 1e6 < latency[1] == IMPOSSIBLE
+    assert costs.metrics_with_holes == ("latency_ms",)
+    values = space.decode(rows[1])
+    with pytest.raises(UnsupportedError, match=r"5-bit weights, as layer 'stem.conv' has"):
+        costs.of(space.architecture(values), space.policy(values))
+
+
+@pytest.mark.parametrize("model", [NoSeven, RefusesSeven])
+def test_networks_without_a_rule_are_impossible_and_the_others_known(model):
+    costs = CandidateCosts(SPACE, (model(name="no-seven"),))
     rows = rows_of(SPACE, 30)
     latency = costs.batch(rows, ("latency_ms",))["latency_ms"]
     has_seven = [
@@ -126,19 +166,22 @@ class Board(HardwareModel):
         return CostReport(self.spec, 1, self.quantities, {"latency_ms": 2.5, "energy_mj": 0.1}, ())
 
 
-def test_a_board_is_asked_last_and_not_about_what_is_over_budget_already(tmp_path):
+def test_a_board_is_asked_after_everything_is_computed(tmp_path):
     Board.asked.clear()
     costs = CandidateCosts(
         SPACE, (Board(name="board"), load_hardware("bitfusion")), lambda a, p: lambda: tmp_path
     )
     values = SPACE.seed_values()
     network = (SPACE.architecture(values), SPACE.policy(values))
-    over = costs.of(*network, Budget(size_kb=1))
+    computed = costs.computed(*network)
     assert not Board.asked
-    assert over["energy_mj"] != 0.1  # That of Bit Fusion, asked before.
-    known = costs.of(*network, Budget(size_kb=1000))
+    assert computed["energy_mj"] != 0.1  # That of Bit Fusion, which is computed.
+    known = costs.measured(*network, computed)
     assert Board.asked == [tmp_path]
-    assert known["latency_ms"] == max(2.5, over["latency_ms"])
+    assert known == costs.of(*network)
+    assert known["latency_ms"] == max(2.5, computed["latency_ms"])
+    assert costs.is_measured
+    assert not CandidateCosts(SPACE, costs.models[1:]).is_measured
     # Samplers are not told: nobody knows without asking the board.
     assert "latency_ms" not in costs.batch_metrics
     assert "cycles" in costs.batch_metrics

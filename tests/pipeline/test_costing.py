@@ -326,3 +326,17 @@ def test_a_policy_must_cover_the_network_and_be_one(tmp_path):
 def test_bits_without_a_rule_are_refused_by_the_model():
     with pytest.raises(UnsupportedError, match="'npu' has no rule for 5-bit weights"):
         cost("resnet20", Npu(), bits="5/8")
+
+
+def test_a_configuration_brings_its_own_hardware(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("hardware: [bitfusion:batch=4, mcu]\n")
+    reports = cost(path).reports
+    assert [report.hardware for report in reports] == ["bitfusion:batch=4", "mcu"]
+    assert [report.hardware for report in cost(path, "size").reports] == ["size"]
+    assert [report.batch for report in cost(path, batch=2).reports] == [2, 2]
+
+
+def test_no_bits_at_all_are_refused():
+    with pytest.raises(ConfigError, match=r"must be W or W/A"):
+        cost("resnet20", bits=())

@@ -105,7 +105,9 @@ def test_a_search_that_only_fails_stops_after_ten_trials(
     make_tiny_config, fake_training, tmp_path
 ):
     fake_training.fail_on = set(range(100))
-    with pytest.raises(RunError, match=r"first 10 trials all failed.*loss is nan"):
+    with pytest.raises(
+        RunError, match=r"first 10 trials within the budget all failed.*loss is nan"
+    ):
         run_search(make_tiny_config(searcher={"n_trials": 30}), tmp_path)
     assert len(fake_training.calls) == 10
     assert load_result(tmp_path).counts()["failed"] == 10

@@ -12,7 +12,7 @@ from bitscout.hardware.registry import (
     HardwareSpec,
     hardware_names,
     load_hardware,
-    with_absolute_path,
+    with_absolute_paths,
 )
 from bitscout.hardware.report import CostReport, LayerCost
 from bitscout.hardware.size import SizeReport, size_report
@@ -41,5 +41,5 @@ __all__ = [
     "save_table",
     "size_report",
     "tunable",
-    "with_absolute_path",
+    "with_absolute_paths",
 ]

@@ -63,7 +63,7 @@ def chain_peak_bytes(
     is_pooled[:, 1:] = read[:, 1:] != made[:, :-1]
     if not model.include_input:
         tensor[:, 0] = 0
-        source[:, 0] = np.where(is_pooled[:, 0], source[:, 0], 0)
+        source[:, 0] = 0
     layer_step = source + result
     pool_step = np.where(is_pooled, tensor[:, :-1] + source, 0)
     add_step = np.zeros_like(layer_step)

@@ -21,7 +21,7 @@ class DspPorts:
         accumulator_bits: Bits of the accumulator, at most 63.
 
     Raises:
-        ConfigError: If a port has fewer than 2 bits, or the accumulator more than 63.
+        ConfigError: If a port has fewer than 2 bits, or one of the three more than 63.
     """
 
     act_bits: int = 27
@@ -33,8 +33,8 @@ class DspPorts:
         if min(self.act_bits, self.weight_bits, self.accumulator_bits) < 2:
             msg = f"A multiplier needs ports and an accumulator of at least 2 bits, got {self}."
             raise ConfigError(msg)
-        if self.accumulator_bits > 63:
-            msg = f"An accumulator may have 63 bits at most, got {self.accumulator_bits}."
+        if max(self.act_bits, self.weight_bits, self.accumulator_bits) > 63:
+            msg = f"Ports and an accumulator may have 63 bits at most, got {self}."
             raise ConfigError(msg)
 
 

@@ -16,7 +16,7 @@ from bitscout.hardware.model import HardwareModel, Origin
 from bitscout.hardware.options import split_options, typed_option
 from bitscout.hardware.targets import Target, built_in_targets, read_target
 
-__all__ = ["HardwareSpec", "hardware_names", "load_hardware", "with_absolute_path"]
+__all__ = ["HardwareSpec", "hardware_names", "load_hardware", "with_absolute_paths"]
 
 ENTRY_POINT_GROUP: Final = "bitscout.hardware"
 
@@ -64,19 +64,23 @@ def load_hardware(spec: HardwareSpec, **options: object) -> HardwareModel:
     return model(name=name, **chosen, origin=Origin(values, target.notes if target else ()))
 
 
-def with_absolute_path(spec: HardwareSpec) -> HardwareSpec:
-    """Return `spec` with the path of its target file absolute; unchanged where it has none.
+def with_absolute_paths(spec: HardwareSpec) -> HardwareSpec:
+    """Return `spec` with the paths of its target file and of its cache absolute.
+
+    The words of a command stay as they are.
 
     Example:
-        >>> with_absolute_path("bitfusion:batch=2")
+        >>> with_absolute_paths("bitfusion:batch=2")
         'bitfusion:batch=2'
     """
-    if isinstance(spec, Mapping):
-        return {**spec, "name": with_absolute_path(spec["name"])}
-    name, colon, options = spec.partition(":")
-    if not name.endswith((".yaml", ".yml")):
+    name, options = _parse(spec)
+    is_file = name.endswith((".yaml", ".yml"))
+    if not is_file and not isinstance(options.get("cache"), str):
         return spec
-    return f"{Path(name).expanduser().absolute()}{colon}{options}"
+    absolute = {"name": str(Path(name).expanduser().absolute()) if is_file else name, **options}
+    if isinstance(options.get("cache"), str):
+        absolute["cache"] = str(Path(options["cache"]).expanduser().absolute())
+    return absolute
 
 
 def hardware_names() -> dict[str, str]:

@@ -7,17 +7,17 @@ Notation: ``n`` points of a search space, given by an index array of shape ``(n,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitscout.core import METRIC_DIRECTIONS, Budget, Metrics, QuantPolicy
-from bitscout.errors import ConfigError, DataError
+from bitscout.core import METRIC_DIRECTIONS, LayerGraph, Metrics, QuantPolicy
+from bitscout.errors import ConfigError, DataError, UnsupportedError
 from bitscout.hardware import (
     HardwareModel,
     LayerModel,
@@ -32,7 +32,7 @@ from bitscout.hardware import (
 )
 from bitscout.space import Architecture, LayerTable, SearchSpace
 
-__all__ = ["CandidateCosts"]
+__all__ = ["IMPOSSIBLE", "CandidateCosts"]
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
@@ -40,7 +40,7 @@ OnnxFactory = Callable[[Architecture, QuantPolicy], Callable[[], Path]]
 
 # Of the network alone, by the papers' definitions and for one input, whatever the hardware says.
 _OF_THE_NETWORK: Final = ("size_bytes", "weight_bytes", "macs", "bops")
-_WHOLE: Final = ("cycles", "peak_memory_bytes", "flash_bytes", "macs", "bops")  # Integers.
+_WHOLE: Final = ("cycles", "peak_memory_bytes", "flash_bytes")  # Integers.
 IMPOSSIBLE: Final = 1e30  # Where a model has no rule: over any budget, and still finite.
 
 
@@ -63,38 +63,61 @@ class CandidateCosts:
     onnx: OnnxFactory | None = None
     folder: Path | None = None
 
-    def of(
-        self, architecture: Architecture, policy: QuantPolicy, budget: Budget | None = None
-    ) -> Metrics:
+    def of(self, architecture: Architecture, policy: QuantPolicy) -> Metrics:
         """Return everything that is known of one network without training it.
-
-        Models that must see a file come last, and are not asked where `budget` is exceeded
-        without them.
-
-        Args:
-            architecture: The network.
-            policy: Bits of every layer.
-            budget: What it may cost; `None` asks every model.
 
         Raises:
             UnsupportedError: If hardware has no rule for a layer or its bits.
             MeasurementError: If a measuring command fails.
         """
+        return self.measured(architecture, policy, self.computed(architecture, policy))
+
+    def computed(self, architecture: Architecture, policy: QuantPolicy) -> Metrics:
+        """Return what is known without asking models that must see a file.
+
+        Raises:
+            UnsupportedError: If hardware has no rule for a layer or its bits.
+        """
         graph = architecture.layers()
-        known = size_report(graph, policy).metrics().to_json()
-        for model in sorted(self.models, key=lambda model: model.needs_file):
-            writer = None
+        known = size_report(graph, policy).metrics()
+        for model in self.models:
+            if isinstance(model, LayerModel):
+                known = _with(known, self._looked_up(model, graph, policy))
+            elif not model.needs_file:
+                known = _with(known, model.report(graph, policy).total)
+        return known
+
+    def measured(
+        self, architecture: Architecture, policy: QuantPolicy, computed: Metrics
+    ) -> Metrics:
+        """Return `computed` and what models say that must see a file.
+
+        Raises:
+            UnsupportedError: If hardware has no rule for a layer or its bits.
+            MeasurementError: If a measuring command fails.
+        """
+        known, graph = computed, architecture.layers()
+        for model in self.models:
             if model.needs_file:
-                if budget is not None and _exceeds(budget, known):
-                    break
                 assert self.onnx is not None, "models that need a file come with a writer"
                 writer = self.onnx(architecture, policy)
-            for name, value in model.report(graph, policy, onnx=writer).total.items():
-                if name in METRIC_DIRECTIONS and name not in _OF_THE_NETWORK:
-                    known[name] = max(known.get(name, 0.0), value)
-        return Metrics.from_json(
-            {name: round(value) if name in _WHOLE else value for name, value in known.items()}
-        )
+                known = _with(known, model.report(graph, policy, onnx=writer).total)
+        return known
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether some model must see a file, so that its answer may differ or fail."""
+        return any(model.needs_file for model in self.models)
+
+    def _looked_up(
+        self, model: LayerModel, graph: LayerGraph, policy: QuantPolicy
+    ) -> Mapping[str, float]:
+        try:
+            return self._table_of(model).bind(graph).policy_totals(policy)
+        except (ConfigError, UnsupportedError):
+            # A baseline at bits that the space does not have, which the table lacks; or a layer
+            # without a rule, which the model refuses by its name.
+            return model.report(graph, policy).total
 
     @cached_property
     def batch_metrics(self) -> tuple[str, ...]:
@@ -106,8 +129,21 @@ class CandidateCosts:
         # A metric that a slow model knows too is not known without asking it.
         return tuple(name for name in METRIC_DIRECTIONS if name in known - slow)
 
+    @cached_property
+    def metrics_with_holes(self) -> tuple[str, ...]:
+        """One of `batch_metrics` of each model that has no rule for some layers of the space."""
+        own = [name for name in self.batch_metrics if name not in _OF_THE_NETWORK]
+        found = []
+        for model in self.models:
+            metric = next((name for name in own if name in model.quantities), None)
+            if metric is None or not isinstance(model, LayerModel):
+                continue
+            if not self._table_of(model).is_known.all():
+                found.append(metric)
+        return tuple(found)
+
     def batch(self, indices: IndexArray, names: Sequence[str]) -> dict[str, FloatArray]:
-        """Return metrics of many networks; the same numbers as `of`.
+        """Return metrics of many networks: those of `of`, up to the order of summation.
 
         Where a model has no rule for a layer, its metrics are `IMPOSSIBLE`.
 
@@ -123,41 +159,53 @@ class CandidateCosts:
             found["size_bytes"] = self.space.size_bits(indices) / 8
         if "weight_bytes" in names:
             found["weight_bytes"] = self.space.weight_bits(indices) / 8
-        asked = set(names) - {*_OF_THE_NETWORK}
-        providers = [model for model in self.models if asked & set(model.quantities)]
-        if not providers and not {"macs", "bops"} & set(names):
+        asked = set(names) - {"size_bytes", "weight_bytes"}
+        if not asked:
             return found
-        table = self.space.tabulate(indices)
-        macs = np.where(table.present, table.layers.macs, 0)
-        if "macs" in names:
+        table = self._tabulated(indices)
+        if asked & {"macs", "bops"}:
+            macs = np.where(table.present, table.layers.macs, 0)
             found["macs"] = macs.sum(axis=1).astype(float)
-        if "bops" in names:
-            products = macs * table.weight_bits * table.act_bits
-            found["bops"] = products.sum(axis=1).astype(float)
-        for model in providers:
-            for name, values in self._totals(model, table).items():
-                if name in asked:
-                    found[name] = np.maximum(found.get(name, 0.0), values)
-        return found
+            found["bops"] = (macs * table.weight_bits * table.act_bits).sum(axis=1).astype(float)
+        asked -= {*_OF_THE_NETWORK}
+        for model in self.models:
+            for name, values in self._totals(model, table, asked & set(model.quantities)).items():
+                whole = np.rint(values) if name in _WHOLE else values
+                found[name] = np.maximum(found.get(name, 0.0), whole)
+        return {name: found[name] for name in names}
 
-    def _totals(self, model: HardwareModel, table: LayerTable) -> dict[str, FloatArray]:
+    def _totals(
+        self, model: HardwareModel, table: LayerTable, names: Set[str]
+    ) -> dict[str, FloatArray]:
+        """Return `names`, quantities of the model, for each network."""
+        if not names:
+            return {}
         if isinstance(model, Microcontroller):
-            skips = (table.n_layers, table.skips, table.n_skips)
-            peak = chain_peak_bytes(model, table.layers, table.act_bits, *skips)
-            flash = chain_flash_bytes(model, table.layers, table.weight_bits, table.present)
-            return {"peak_memory_bytes": peak.astype(float), "flash_bytes": flash.astype(float)}
-        assert isinstance(model, LayerModel)
+            return _memory(model, table, names)
+        assert isinstance(model, LayerModel), "other models are not among `batch_metrics`"
         look_up = self._table_of(model)
         columns = (table.layers, table.weight_bits, table.act_bits)
-        if look_up.is_known.all():
-            totals = look_up.totals(*columns, table.present)
-            return {name: np.asarray(values, dtype=float) for name, values in totals.items()}
-        has_rule = look_up.has_rule(*columns, table.present)
-        totals = look_up.totals(*columns, table.present & has_rule[:, None])
-        return {
-            name: np.where(has_rule, np.asarray(values, dtype=float), IMPOSSIBLE)
-            for name, values in totals.items()
-        }
+        has_rule, present = np.ones(len(table.n_layers), dtype=np.bool_), table.present
+        if not look_up.is_known.all():
+            has_rule = look_up.has_rule(*columns, present)
+            present = present & has_rule[:, None]
+        totals = look_up.totals(*columns, present)
+        return {name: np.where(has_rule, totals[name], IMPOSSIBLE) for name in names}
+
+    def _tabulated(self, indices: IndexArray) -> LayerTable:
+        """Return the layers of many networks; the last ones asked for are remembered.
+
+        A sampler asks for the violation and for each objective of the same points.
+        """
+        key = np.ascontiguousarray(indices).tobytes()
+        if self._last.get("key") != key:
+            self._last.update(key=key, table=self.space.tabulate(indices))
+        table: LayerTable = self._last["table"]
+        return table
+
+    @cached_property
+    def _last(self) -> dict[str, Any]:
+        return {}
 
     def kept_in(self, folder: Path) -> CandidateCosts:
         """Return the same costs with `folder` as their memory.
@@ -211,5 +259,23 @@ def _file_name(model: LayerModel) -> str:
     return f"{Path(model.name).stem}-{model.signature}.npz"
 
 
-def _exceeds(budget: Budget, known: Mapping[str, float]) -> bool:
-    return any(known.get(metric, 0.0) > limit for metric, limit in budget.limits().values())
+def _with(known: Metrics, total: Mapping[str, float]) -> Metrics:
+    """Return `known` with what hardware says of a network; the larger of two values counts."""
+    values = known.to_json()
+    for name, value in total.items():
+        if name in METRIC_DIRECTIONS and name not in _OF_THE_NETWORK:
+            whole = round(value) if name in _WHOLE else value
+            values[name] = max(values.get(name, 0), whole)
+    return Metrics.from_json(values)
+
+
+def _memory(model: Microcontroller, table: LayerTable, names: Set[str]) -> dict[str, FloatArray]:
+    found = {}
+    if "peak_memory_bytes" in names:
+        skips = (table.n_layers, table.skips, table.n_skips)
+        peak = chain_peak_bytes(model, table.layers, table.act_bits, *skips)
+        found["peak_memory_bytes"] = peak.astype(float)
+    if "flash_bytes" in names:
+        flash = chain_flash_bytes(model, table.layers, table.weight_bits, table.present)
+        found["flash_bytes"] = flash.astype(float)
+    return found

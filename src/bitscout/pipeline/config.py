@@ -182,7 +182,8 @@ class BudgetConfig(_Section):
     hardware know a quantity, each has to keep to the bound.
 
     Attributes:
-        size_kb: Largest size in kB (1000 bytes), weights and int32 biases.
+        size_kb: Largest size in kB (1000 bytes), weights and int32 biases, whatever `hardware` says
+            about packing; what a device stores is `flash_kb`.
         peak_memory_kb: Largest sum of live activations in kB.
         flash_kb: Largest size of the constants on a microcontroller in kB.
         latency_ms: Longest time in ms.
@@ -418,7 +419,12 @@ def config_digest(config: RunConfig) -> str:
     """
     document = config.model_dump(mode="json", exclude={"name", "final", "certificate"})
     del document["searcher"]["n_trials"]
-    document["hardware"] = [repr(model) for model in config.build_hardware()]
+    models = config.build_hardware()
+    document["hardware"] = [repr(model) for model in models]
+    # Of a user's model the source counts as well; releases of this package tell what changed.
+    foreign = [m.signature for m in models if not type(m).__module__.startswith("bitscout.")]
+    if foreign:
+        document["hardware_source"] = foreign
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitscout.core import LayerGraph, QuantPolicy
 from bitscout.errors import BitscoutError, ConfigError, RunError
-from bitscout.hardware import REFERENCE_NETWORKS, reference_network
+from bitscout.hardware import REFERENCE_NETWORKS, HardwareModel, reference_network
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.explanation import data_shape
 from bitscout.pipeline.load import load_config, preset_names
@@ -45,6 +45,7 @@ class CostSource:
         policy: Its own bits; `None` where it has none.
         network: What an ONNX file can be written from; `None` for a table of layers.
         input_shape: Shape of one input without the batch.
+        hardware: What its configuration says it runs on; empty where that is not said.
     """
 
     label: str
@@ -52,6 +53,7 @@ class CostSource:
     policy: QuantPolicy | None
     network: Architecture | nn.Module | None
     input_shape: InputShape | None
+    hardware: tuple[HardwareModel, ...] = ()
 
     def onnx(self, policy: QuantPolicy) -> Callable[[], Path] | None:
         """Return what writes the network as an ONNX file with random weights, if it can be."""
@@ -136,7 +138,12 @@ def _from_config(config: RunConfig, name: str) -> CostSource:
         policy=space.policy(values),
         network=architecture,
         input_shape=shape,
+        hardware=_hardware(config),
     )
+
+
+def _hardware(config: RunConfig) -> tuple[HardwareModel, ...]:
+    return () if config.hardware is None else config.build_hardware()
 
 
 def _from_run(directory: str, wanted: str | None) -> CostSource:
@@ -154,6 +161,7 @@ def _from_run(directory: str, wanted: str | None) -> CostSource:
         policy=candidate.policy,
         network=architecture,
         input_shape=shape,
+        hardware=_hardware(result.config),
     )
 
 

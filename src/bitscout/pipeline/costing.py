@@ -66,7 +66,7 @@ def cost(
         source: A built-in network, a preset, a configuration file (the seed network of its
             space), a run directory, or an import path ``pkg.mod:make_net``.
         hardware: One or more models, or what `bitscout.hardware.load_hardware` reads; size and
-            the memory of a microcontroller by default.
+            the memory of a microcontroller by default, or what the configuration names.
         bits: Weight and activation bits: ``8`` or ``"8"`` for both, ``(6, 4)`` or ``"6/4"``; a
             policy, or the path of one as JSON. By default the network's own, or 8.
         batch: Inputs computed together, of every hardware; by default each one's own.
@@ -85,13 +85,14 @@ def cost(
         >>> cost("resnet20", "size", bits=4).reports[0].total["weight_bytes"]
         134168.0
     """
-    models = [_model(entry, batch) for entry in _listed(hardware)]
+    given = [_model(entry, batch) for entry in _listed(hardware)]
     network = find_source(
         str(source),
         input_shape=_shape(input_shape),
         candidate=None if candidate is None else str(candidate),
         settings=settings,
     )
+    models = given or [_model(entry, batch) for entry in network.hardware or DEFAULT_HARDWARE]
     policy, said = _policy(network, bits)
     policy.check_covers(network.graph.names)
     return NetworkCost(
@@ -113,8 +114,8 @@ def _report(model: HardwareModel, network: CostSource, policy: QuantPolicy) -> C
 
 
 def _listed(hardware: Hardware | Sequence[Hardware] | None) -> Sequence[Hardware]:
-    if not hardware:
-        return DEFAULT_HARDWARE
+    if hardware is None:
+        return ()
     if isinstance(hardware, str | Mapping | HardwareModel):
         return [hardware]
     return hardware
@@ -159,7 +160,7 @@ def _pair(bits: int | str | tuple[int, int]) -> LayerBits:
     try:
         parts = bits.split("/") if isinstance(bits, str) else bits
         numbers = [parts] if isinstance(parts, int) else [int(part) for part in parts]
-        if len(numbers) > 2:
+        if len(numbers) not in (1, 2):
             raise ValueError  # One message for all.
         return LayerBits(numbers[0], numbers[-1])
     except (ValueError, TypeError) as error:

@@ -8,16 +8,15 @@ from math import ceil, floor, log10
 import numpy as np
 
 from bitscout.core import child_rng
-from bitscout.errors import InfeasibleError
+from bitscout.errors import InfeasibleError, UnsupportedError
 from bitscout.pipeline.components import Components
 from bitscout.pipeline.hooks import space_hooks
 from bitscout.samplers import search_feasible
 
 __all__ = ["check_feasible"]
 
-N_SEARCHES = (
-    4  # Random draws, then a walk downhill from the best of them; some 12,000 points each.
-)
+# Each is random draws, then a walk towards the budget from the best of them.
+N_SEARCHES = 4
 
 
 def check_feasible(components: Components) -> None:
@@ -47,6 +46,16 @@ def check_feasible(components: Components) -> None:
 
 def _message(components: Components, row: np.ndarray, n_attempts: int) -> str:
     limits = components.budget.limits()
+    point = components.space.decode(row.astype(np.int64))
+    try:
+        components.costs.computed(
+            components.space.architecture(point), components.space.policy(point)
+        )
+    except UnsupportedError as error:
+        return (
+            f"The hardware has no rule for any of {n_attempts:,} candidates that were tried; "
+            f"nothing was trained. One of them: {error}"
+        )
     metrics = [m for m, _ in limits.values() if m in components.costs.batch_metrics]
     known = components.costs.batch(row[None].astype(np.int64), metrics)
     bounds = components.budget.bounds()

@@ -26,6 +26,8 @@ class HardwareCosts:
 
     Attributes:
         hardware: The model with its options.
+        batch: Inputs computed together.
+        units: Unit of each of its quantities.
         is_measured: Whether it measures files; such hardware is not asked again, and its reports
             are the answers that the run kept.
         reports: By the name of the network; one without a report is in `problems`.
@@ -33,6 +35,8 @@ class HardwareCosts:
     """
 
     hardware: str
+    batch: int = 1
+    units: Mapping[str, str] = field(default_factory=dict)
     is_measured: bool = False
     reports: Mapping[str, CostReport] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
@@ -93,4 +97,4 @@ def _costs(
             reports[name] = model.report(graphs[name], candidate.policy)
         except BitscoutError as error:
             problems[name] = str(error)
-    return HardwareCosts(spec, model.needs_file, reports, problems)
+    return HardwareCosts(spec, model.batch, model.quantities, model.needs_file, reports, problems)

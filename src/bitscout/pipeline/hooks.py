@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
 
 from bitscout.core import BompScore, Budget, Objective
-from bitscout.pipeline.candidate_costs import CandidateCosts
+from bitscout.pipeline.candidate_costs import IMPOSSIBLE, CandidateCosts
 from bitscout.samplers import Descriptors, SpaceHooks
 from bitscout.space import SearchSpace
 
@@ -82,9 +82,10 @@ def _violation(costs: CandidateCosts, budget: Budget) -> Callable[[IndexArray], 
     """Return how far each point is over the budget; `None` where no bound is known in batches.
 
     The sum of the fractions by which the bounds are exceeded; the largest of ``value / bound - 1``
-    where none is, so that it is <= 0 exactly for feasible points.
+    where none is, so that it is <= 0 exactly for feasible points. Networks that the hardware has
+    no rule for are over any budget, and where there is none.
     """
-    limits = {
+    limits = dict.fromkeys(costs.metrics_with_holes, IMPOSSIBLE / 2) | {
         metric: limit
         for metric, limit in budget.limits().values()
         if metric in costs.batch_metrics

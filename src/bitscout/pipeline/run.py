@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bitscout.errors import RunError
-from bitscout.hardware import with_absolute_path
+from bitscout.hardware import with_absolute_paths
 from bitscout.pipeline.certificates import certify_finals
 from bitscout.pipeline.components import Components, build_components, describe_data
 from bitscout.pipeline.config import RunConfig
@@ -125,9 +125,9 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         path = str(Path(config.dataset.path).expanduser().absolute())
         update["dataset"] = config.dataset.model_copy(update={"path": path})
     if isinstance(config.hardware, list):
-        update["hardware"] = [with_absolute_path(spec) for spec in config.hardware]
+        update["hardware"] = [with_absolute_paths(spec) for spec in config.hardware]
     elif config.hardware is not None:
-        update["hardware"] = with_absolute_path(config.hardware)
+        update["hardware"] = with_absolute_paths(config.hardware)
     return config.model_copy(update=update)
 
 

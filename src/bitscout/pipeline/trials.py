@@ -17,7 +17,7 @@ from time import perf_counter
 
 from optuna.trial import Trial
 
-from bitscout.core import Candidate, Metrics, child_seed
+from bitscout.core import Candidate, child_seed
 from bitscout.errors import (
     InfeasibleError,
     MeasurementError,
@@ -120,95 +120,93 @@ def _evaluate(
     listener: Listener,
 ) -> TrialRecord:
     """Return the record of one proposal: its cost first, training only where that is needed."""
-    number, candidate = proposal.trial.number, proposal.candidate
     seconds = {"propose": proposal.seconds}
-    architecture = components.space.architecture(candidate.values)
-    start = perf_counter()
-    earlier = _same_candidate(candidate, records)
+    earlier = _same_candidate(proposal.candidate, records, components)
     if earlier is not None:
+        number = proposal.trial.number
         return replace(earlier, number=number, duplicate_of=earlier.number, seconds=seconds)
-    try:
-        known = components.costs.of(architecture, candidate.policy, components.budget)
-    except UnsupportedError as error:
-        return _unsupported(proposal, components, str(error), seconds)
-    except MeasurementError as error:
-        return _failed(proposal, None, str(error), seconds)
+    start = perf_counter()
+    costed = _cost(proposal, components)
     seconds["cost"] = perf_counter() - start
-    constraints = components.budget.constraints(known)
-    reason = components.budget.reason(known)
-    if reason is not None:
-        return TrialRecord(
-            number=number,
+    if costed.outcome != "running":
+        return replace(costed, seconds=seconds)
+    return _train(costed, components, seconds, listener)
+
+
+def _cost(proposal: _Proposal, components: Components) -> TrialRecord:
+    """Return the record of a proposal with its costs: infeasible, failed, or still running."""
+    candidate, costs, budget = proposal.candidate, components.costs, components.budget
+    architecture = components.space.architecture(candidate.values)
+    record = TrialRecord(number=proposal.trial.number, outcome="running", candidate=candidate)
+    try:
+        known = costs.computed(architecture, candidate.policy)
+        if budget.reason(known) is None:
+            known = costs.measured(architecture, candidate.policy, known)
+    except UnsupportedError as error:
+        # Hardware that cannot run it breaks every bound.
+        return replace(
+            record,
             outcome="infeasible",
-            candidate=candidate,
-            metrics=known,
-            reason=reason,
-            constraints=constraints,
-            seconds=seconds,
+            metrics=size_report(architecture.layers(), candidate.policy).metrics(),
+            reason=str(error),
+            constraints=dict.fromkeys(budget.bounds(), 1.0),
         )
-    listener(TrialStarted(number, known["size_bytes"]))
+    except MeasurementError as error:
+        return replace(record, outcome="failed", metrics=known, reason=str(error))
+    reason = budget.reason(known)
+    return replace(
+        record,
+        outcome="running" if reason is None else "infeasible",
+        metrics=known,
+        reason=reason,
+        constraints=budget.constraints(known),
+    )
+
+
+def _train(
+    record: TrialRecord, components: Components, seconds: Mapping[str, float], listener: Listener
+) -> TrialRecord:
+    """Return the record of a candidate within the budget after its training."""
+    candidate, known = record.candidate, record.metrics
+    assert candidate is not None and known is not None, "its cost is known"
+    listener(TrialStarted(record.number, known["size_bytes"]))
     try:
         (trained,) = evaluate_policies(
-            architecture,
+            components.space.architecture(candidate.values),
             [candidate.policy],
             components.data.without_test(),
             build_plan(components, components.config.training),
-            seed=child_seed(components.config.seed, "trial", number),
+            seed=child_seed(components.config.seed, "trial", record.number),
             on_stage=lambda *stage: listener(StageProgress(*stage)),
         )
     except TrainingError as error:
-        return _failed(proposal, known, str(error), seconds)
+        return replace(record, outcome="failed", reason=str(error), seconds=seconds)
     metrics = replace(known, val_accuracy=trained.val_accuracy)
     values = components.objective.values(metrics)
     if not all(isfinite(value) for value in values):
-        return _failed(proposal, metrics, f"the objective is {values}, not finite", seconds)
-    return TrialRecord(
-        number=number,
+        reason = f"the objective is {values}, not finite"
+        return replace(record, outcome="failed", metrics=metrics, reason=reason, seconds=seconds)
+    return replace(
+        record,
         outcome="complete",
-        candidate=candidate,
         metrics=metrics,
         values=values,
-        constraints=constraints,
         seconds={**seconds, **trained.seconds},
     )
 
 
-def _unsupported(
-    proposal: _Proposal, components: Components, reason: str, seconds: Mapping[str, float]
-) -> TrialRecord:
-    """Return the record of a network the hardware cannot run: every bound counts as broken."""
-    graph = components.space.layers(proposal.candidate.values)
-    return TrialRecord(
-        number=proposal.trial.number,
-        outcome="infeasible",
-        candidate=proposal.candidate,
-        metrics=size_report(graph, proposal.candidate.policy).metrics(),
-        reason=reason,
-        constraints=dict.fromkeys(components.budget.bounds(), 1.0),
-        seconds=seconds,
-    )
-
-
-def _failed(
-    proposal: _Proposal, metrics: Metrics | None, reason: str, seconds: Mapping[str, float]
-) -> TrialRecord:
-    return TrialRecord(
-        number=proposal.trial.number,
-        outcome="failed",
-        candidate=proposal.candidate,
-        metrics=metrics,
-        reason=reason,
-        seconds=seconds,
-    )
-
-
 def _same_candidate(
-    candidate: Candidate, records: Mapping[int, TrialRecord]
+    candidate: Candidate, records: Mapping[int, TrialRecord], components: Components
 ) -> TrialRecord | None:
-    """Return the first earlier trial of `candidate`; samplers that repeat cost no training."""
+    """Return the first earlier trial of `candidate`; samplers that repeat cost no training.
+
+    Where hardware is measured, one that failed is tried again: the board may answer now.
+    """
     for number in sorted(records):
-        if records[number].candidate == candidate:
-            return records[number]
+        record = records[number]
+        is_final = record.outcome != "failed" or not components.costs.is_measured
+        if record.candidate == candidate and is_final:
+            return record
     return None
 
 
@@ -217,7 +215,8 @@ def _check_hopeless(records: Mapping[int, TrialRecord]) -> None:
     if len(outcomes) >= MAX_LEADING_FAILURES and set(outcomes) == {"failed"}:
         reasons = {record.reason for record in records.values() if record.reason}
         msg = (
-            f"The first {MAX_LEADING_FAILURES} trials all failed, so the search stops here: "
+            f"The first {MAX_LEADING_FAILURES} trials within the budget all failed, so the search "
+            f"stops here: "
             f"{'; '.join(sorted(reasons)[:3])}"
         )
         raise RunError(msg)
@@ -227,18 +226,24 @@ def _check_feasible(history: list[TrialRecord]) -> None:
     if any(record.outcome == "complete" for record in history):
         return
     if all(record.outcome == "infeasible" for record in history):
-        raise InfeasibleError(_nearest_of(history))
+        raise InfeasibleError(_nothing_fits(history))
     reason = next(record.reason for record in history if record.outcome == "failed")
     msg = f"No trial was completed, so there is nothing to train. The first failure: {reason}"
     raise RunError(msg)
 
 
-def _nearest_of(history: Sequence[TrialRecord]) -> str:
-    """Return a message about candidates that all are over budget."""
+def _nothing_fits(history: Sequence[TrialRecord]) -> str:
+    """Return a message about candidates that were all rejected before training."""
+    if not any(record.constraints for record in history):
+        return (
+            f"The hardware has no rule for any of {len(history)} candidates. The first: "
+            f"{history[0].reason}"
+        )
     nearest = min(
         history, key=lambda record: sum(max(v, 0.0) for v in record.constraints.values())
     )
     return (
         f"None of {len(history)} candidates fits the budget. The nearest is trial "
-        f"{nearest.number}: {nearest.reason}. Raise the budget or narrow the space."
+        f"{nearest.number}: {str(nearest.reason).rstrip('.')}. Raise the budget or narrow the "
+        "space."
     )

@@ -119,14 +119,14 @@ def _section(
     baselines = {record.name for record in result.baselines}
     reports = dict(costs.reports)
     if costs.is_measured and not reports:
-        reports, notes = _recorded(costs.hardware, labels, result), [NOT_MEASURED_AGAIN]
+        reports, notes = _recorded(costs, labels, result), [NOT_MEASURED_AGAIN]
     else:
         notes = _common_notes(list(reports.values()))
         notes += [f"{labels[name]}: {problem}" for name, problem in costs.problems.items()]
     entries = _total_columns(list(reports.values()))
     return CostSection(
         hardware=costs.hardware,
-        batch=next(iter(reports.values())).batch if reports else 1,
+        batch=costs.batch,
         headings=tuple((entry.label, entry.unit) for entry in entries),
         totals=tuple(
             TotalRow(
@@ -208,16 +208,14 @@ def _common_notes(reports: Sequence[CostReport]) -> list[str]:
 
 
 def _recorded(
-    hardware: str, labels: Mapping[str, str], result: RunResult
+    costs: HardwareCosts, labels: Mapping[str, str], result: RunResult
 ) -> dict[str, CostReport]:
     """Return the totals that were measured when the networks were trained."""
     records = {record.name: record for record in (*result.final, *result.baselines)}
-    units = {"latency_ms": "ms", "energy_mj": "mJ", "cycles": "cycles", "flash_bytes": "bytes"}
-    units["peak_memory_bytes"] = "bytes"
     found = {}
     for name in labels:
         known = records[name].metrics.to_json() if name in records else {}
-        total = {metric: known[metric] for metric in units if metric in known}
+        total = {metric: known[metric] for metric in costs.units if metric in known}
         if total:
-            found[name] = CostReport(hardware, 1, units, total, ())
+            found[name] = CostReport(costs.hardware, costs.batch, costs.units, total, ())
     return found

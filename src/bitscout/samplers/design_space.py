@@ -133,7 +133,7 @@ class DesignSpace:
 
         Each step redraws one choice in each of `WALK_WIDTH` copies of the current row and takes
         the one least over budget; once feasible, any. A walk of `WALK_STEPS` steps crosses a
-        space of some hundred choices; it costs milliseconds a step.
+        space of some hundred choices; a step costs as much as a batch of costs does.
 
         Returns:
             Rows, of which the feasible and free ones are what was looked for; and how many rows
