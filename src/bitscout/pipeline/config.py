@@ -182,8 +182,8 @@ class BudgetConfig(_Section):
     hardware know a quantity, each has to keep to the bound.
 
     Attributes:
-        size_kb: Largest size in kB (1000 bytes), weights and int32 biases, whatever `hardware` says
-            about packing; what a device stores is `flash_kb`.
+        size_kb: Largest size in kB (1000 bytes), weights and int32 biases, whatever packing
+            `hardware` says; what a device stores is `flash_kb`.
         peak_memory_kb: Largest sum of live activations in kB.
         flash_kb: Largest size of the constants on a microcontroller in kB.
         latency_ms: Longest time in ms.
