@@ -101,6 +101,19 @@ def test_a_trial_without_a_result_tells_its_reason(result, outcome):
     assert "best" not in text
 
 
+def test_of_a_long_reason_the_first_line_is_enough(result):
+    trial = trials_by_outcome(result, "failed")[0]
+    trial = dataclasses.replace(trial, reason="the board failed. Its last lines:\nrubbish\nmore")
+    text = watch([SearchStarted(24, 0, "x"), TrialFinished(trial)])
+    assert "failed: the board failed. Its last lines: ...;" in text
+    assert "rubbish" not in text
+
+
+def test_what_is_to_be_known_before_a_search_is_said_first(result):
+    text = watch([SearchStarted(24, 0, "x", ("npu has no rule for 3-bit weights.",))])
+    assert text.splitlines()[:2] == ["Searching: 24 trials.", "npu has no rule for 3-bit weights."]
+
+
 def test_a_repeated_candidate_names_the_trial_it_repeats(result):
     trial = dataclasses.replace(result.complete[3], duplicate_of=1)
     text = watch([SearchStarted(24, 0, "x"), TrialFinished(trial)])

@@ -89,3 +89,9 @@ def test_relative_paths_of_data_are_kept_absolute(fake_training, tmp_path, monke
         data={"name": "npz", "path": "d.npz"}, out="run", settings={"searcher.n_trials": 2}
     )
     assert result.config.dataset.path == str(tmp_path / "d.npz")
+
+
+def test_settings_that_are_no_mapping_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"`settings` must be a mapping .* got \['seed=1'\]"):
+        bitscout.search("quickstart", out=tmp_path / "a", settings=["seed=1"])
+    assert not (tmp_path / "a").exists()

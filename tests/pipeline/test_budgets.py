@@ -22,6 +22,7 @@ from bitscout.errors import ConfigError, InfeasibleError, UnsupportedError
 from bitscout.hardware import LayerModel, load_hardware
 from bitscout.pipeline import (
     FinalStarted,
+    SearchStarted,
     TrialStarted,
     load_result,
     make_config,
@@ -181,9 +182,12 @@ def test_layers_that_do_not_fit_the_buffers_reject_their_networks_alone(
     )
     document = {**config.model_dump(), "space": {**TINY_SPACE, "kernels": [3, 7]}}
     # Without the rule for what may be proposed some random networks would be rejected.
-    result = run_search(make_config(document), tmp_path / "run")
+    events = []
+    result = run_search(make_config(document), tmp_path / "run", listener=events.append)
     counts = result.counts()
     rejected = [trial for trial in result.trials if trial.outcome == "infeasible"]
+    started = next(event for event in events if isinstance(event, SearchStarted))
+    assert "has no rule for" in started.notes[0]
     # Samplers know where there is a rule, with a budget and without one.
     assert counts == {"complete": 12 - len(rejected), "failed": 0, "infeasible": len(rejected)}
     assert [trial.number for trial in rejected] in ([], [0])
@@ -254,6 +258,11 @@ def test_a_resumed_search_within_budgets_equals_the_uninterrupted_one(
         ({"hardware": "bitfusion:bacth=2"}, r"no option `bacth`.*mean `batch`"),
         ({"hardware": {"batch": 2}}, r"needs a `name`"),
         ({"hardware": ["mcu", "bitfusion:batch=zero"]}, r"`batch` .* must be an integer"),
+        ({"hardware": []}, r"names no hardware: leave the key out"),
+        ({"hardware": 3}, r"must be a name with its options.*; got 3\."),
+        ({"hardware": ["mcu", "mcu"]}, r"'mcu' is named twice"),
+        ({"hardware": "bitfusion:batch=0"}, r"at least 1, got 0\.$"),
+        ({"objective": {"front": ["accuracy", "energy"]}}, r"did you mean 'energy_mj'\?"),
         ({"budget": {"latency_s": 3}}, r"latency_s.*did you mean `latency_ms`"),
         ({"budget": {"energy_mj": 0}}, r"energy_mj.*greater than 0; got 0"),
     ],

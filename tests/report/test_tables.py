@@ -117,3 +117,21 @@ def test_brackets_in_paths_and_labels_are_text_and_not_markup(complete):
     text = printed(show_run(result), 120)
     assert "runs/[bold]" in text
     assert "[red]x[/red]" in text
+
+
+def test_budgets_have_columns_lines_and_marks(make_result):
+    budget = {"energy_mj": 0.3, "peak_memory_kb": 7}
+    result = make_result(sections={"hardware": "bitfusion:batch=4", "budget": budget})
+    for width in (80, 120):
+        text = printed(show_run(result), width)
+        assert "Budget: peak_memory_kb 7, energy_mj 0.3" in text
+        assert "Rejected before training: " in text
+        assert "energy" in text
+        assert "memory" in text
+        assert max(map(len, text.splitlines())) <= width
+    table = networks_table(result)
+    bound, records = result.config.budget.build(), (*result.final, *result.baselines)
+    over = [bound.reason(record.metrics) is not None for record in records]
+    assert [str(cell).endswith(" !") for cell in table.columns[0].cells] == over
+    assert any(over)
+    assert "over the budget" in str(table.caption)

@@ -108,6 +108,8 @@ class ProgressDisplay:
     def _begin_search(self, event: SearchStarted) -> None:
         before = f", {event.n_finished} of them done before" if event.n_finished else ""
         self._print(f"Searching: {event.n_trials} trials{before}.")
+        for note in event.notes:
+            self._print(note)
         self._pace.begin(event.n_finished, event.n_trials)
 
     def _finish_trial(self, record: TrialRecord) -> None:
@@ -182,7 +184,8 @@ def _trial_words(record: TrialRecord) -> str:
     if record.duplicate_of is not None:
         return f"the same candidate as trial {record.duplicate_of}"
     if record.metrics is None or record.outcome != "complete":
-        return f"{record.outcome}: {record.reason}"
+        first, _, rest = str(record.reason).partition("\n")
+        return f"{record.outcome}: {first}{' ...' if rest else ''}"
     accuracy = format_percent(record.metrics.val_accuracy)
     score = f", score {record.score:.4f}" if record.score is not None else ""
     return f"{accuracy} %, {format_size(record.metrics.size_bytes)} kB{score}"

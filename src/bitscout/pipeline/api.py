@@ -72,12 +72,22 @@ def search(
             old = document.get(key, {})
             is_same = section.get("name", old.get("name")) == old.get("name")
             document[key] = {**old, **section} if is_same else section
-    for path, value in (settings or {}).items():
+    for path, value in _settings(settings).items():
         set_key(document, path, value)
     config = make_config(document, source="bitscout.search")
     data_object = _data_object(data, config)
     directory = next_free_directory(Path("runs"), config.name) if out is None else Path(out)
     return run_search(config, directory, space=space_object, data=data_object, listener=listener)
+
+
+def _settings(value: object) -> Mapping[str, Any]:
+    if value is None or isinstance(value, Mapping):
+        return value or {}
+    msg = (
+        '`settings` must be a mapping from key paths to values, {"training.epochs": 5}, got '
+        f"{value!r}."
+    )
+    raise ConfigError(msg)
 
 
 def _section(value: object) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ Notation: ``n`` points of a search space, given by an index array of shape ``(n,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +141,19 @@ class CandidateCosts:
             if not self._table_of(model).is_known.all():
                 found.append(metric)
         return tuple(found)
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """Yield a sentence about each model that has no rule for a part of the space."""
+        for model in self.models:
+            if not isinstance(model, LayerModel):
+                continue
+            is_known = self._table_of(model).is_known
+            if not is_known.all():
+                yield (
+                    f"{model.spec} has no rule for {(~is_known).sum():,} of {is_known.size:,} "
+                    "choices of a layer and its bits; candidates with one of them are not trained."
+                )
 
     def batch(self, indices: IndexArray, names: Sequence[str]) -> dict[str, FloatArray]:
         """Return metrics of many networks: those of `of`, up to the order of summation.

@@ -158,7 +158,9 @@ class ObjectiveConfig(_Section):
         for name in names:
             if name not in METRIC_DIRECTIONS or name == "test_accuracy":
                 costs = [m for m in METRIC_DIRECTIONS if not m.endswith("_accuracy")]
-                msg = f"unknown metric {name!r}; known: {', '.join(('accuracy', *costs))}"
+                near = [metric for metric in costs if metric.startswith(f"{name}_")]
+                hint = f", did you mean {near[0]!r}?" if near else ";"
+                msg = f"unknown metric {name!r}{hint} known: {', '.join(('accuracy', *costs))}"
                 raise ValueError(msg)
         if "val_accuracy" not in names:
             msg = "accuracy must be one of the metrics: the others need no search of trainings"
@@ -368,13 +370,31 @@ class RunConfig(_Section):
     executor: ExecutorConfig = ExecutorConfig()
     certificate: CertificateConfig = CertificateConfig()
 
+    @field_validator("hardware", mode="before")
+    @classmethod
+    def _hardware_is_written(cls, hardware: object) -> object:
+        for spec in hardware if isinstance(hardware, list) else [hardware]:
+            if spec is not None and not isinstance(spec, str | dict):
+                msg = (
+                    "must be a name with its options, a mapping with `name`, or a list of these; "
+                    "a model of your own is announced as an entry point and then has a name"
+                )
+                raise ValueError(msg)
+        return hardware
+
     @field_validator("hardware")
     @classmethod
     def _known_hardware(
         cls, hardware: Hardware | list[Hardware] | None
     ) -> Hardware | list[Hardware] | None:
-        for spec in _as_list(hardware):
-            load_hardware(spec)  # Its message is complete.
+        if hardware == []:
+            msg = "an empty list names no hardware: leave the key out"
+            raise ValueError(msg)
+        models = [load_hardware(spec) for spec in _as_list(hardware)]  # Its message is complete.
+        twice = [model.spec for i, model in enumerate(models) if model in models[:i]]
+        if twice:
+            msg = f"{twice[0]!r} is named twice: name it once"
+            raise ValueError(msg)
         return hardware
 
     @model_validator(mode="after")

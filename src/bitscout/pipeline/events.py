@@ -32,11 +32,13 @@ class SearchStarted:
         n_trials: Trials in the whole search.
         n_finished: Trials already in the journal.
         directory: The run directory.
+        notes: What is to be known before it begins.
     """
 
     n_trials: int
     n_finished: int
     directory: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,8 @@ def _explain(entry: dict[str, Any]) -> str:
     message = message[:1].lower() + message[1:]
     if not path:  # Sections that do not fit together: the message names the keys.
         return f"{message}."
+    if message.endswith("."):  # A whole sentence, which says what came.
+        return f"`{key}`: {message}"
     return f"`{key}`: {message}; got {entry['input']!r}."
 
 

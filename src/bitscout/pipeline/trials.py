@@ -86,7 +86,8 @@ def _fill(
     journal.check_config(config_digest(components.config))
     records = _finished(journal)
     _check_hopeless(records)
-    listener(SearchStarted(section.n_trials, len(records), str(run.path)))
+    notes = tuple(components.costs.notes)
+    listener(SearchStarted(section.n_trials, len(records), str(run.path), notes))
     for start in range(0, section.n_trials, section.batch):
         numbers = range(start, min(start + section.batch, section.n_trials))
         proposals = [_propose(journal, components, n) for n in numbers if n not in records]
@@ -228,7 +229,11 @@ def _check_feasible(history: list[TrialRecord]) -> None:
     if all(record.outcome == "infeasible" for record in history):
         raise InfeasibleError(_nothing_fits(history))
     reason = next(record.reason for record in history if record.outcome == "failed")
-    msg = f"No trial was completed, so there is nothing to train. The first failure: {reason}"
+    n_over = sum(record.outcome == "infeasible" for record in history)
+    msg = (
+        f"No trial was completed, so there is nothing to train: {n_over} of {len(history)} are "
+        f"over the budget, {len(history) - n_over} failed. The first failure: {reason}"
+    )
     raise RunError(msg)
 
 

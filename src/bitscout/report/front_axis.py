@@ -14,7 +14,7 @@ from bitscout.report.chart_style import Chart, axis
 from bitscout.report.curves import log_ticks
 from bitscout.report.quantities import Column, column, unit_of
 
-__all__ = ["CostAxis", "cost_axes", "log_axis"]
+__all__ = ["CostAxis", "budget_axes", "cost_axes", "log_axis"]
 
 MARGIN = 1.25  # Room on both sides, as a factor.
 
@@ -51,11 +51,20 @@ class CostAxis:
 
 def cost_axes(result: RunResult) -> tuple[CostAxis, ...]:
     """Return the costs of the run's front: what accuracy is traded against, one to three."""
+    return _axes(result, result.front_metrics)
+
+
+def budget_axes(result: RunResult) -> tuple[CostAxis, ...]:
+    """Return the costs that the run's budget bounds."""
+    return _axes(result, result.config.budget.build().metrics)
+
+
+def _axes(result: RunResult, names: Sequence[str]) -> tuple[CostAxis, ...]:
     records = (*result.final, *result.baselines)
     everything = [*(t.metrics for t in result.complete), *(r.metrics for r in records)]
     known = [metrics.to_json() for metrics in everything if metrics is not None]
     found = []
-    for name in result.front_metrics:
+    for name in names:
         if METRIC_DIRECTIONS[name] > 0:
             continue
         values = [metrics[name] for metrics in known if name in metrics]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bitscout.core import Metrics
 from bitscout.pipeline import RunResult
-from bitscout.report.front_axis import CostAxis, cost_axes
+from bitscout.report.front_axis import CostAxis, budget_axes, cost_axes
 from bitscout.report.headline import state_sentence, verdict_summary
 from bitscout.report.rows import ABSENT, NetworkRow, network_row, trial_row
 
@@ -26,14 +26,19 @@ def networks_table(result: RunResult) -> Table:
     headings = ["kB", "test %", "val. %", *_unless(costs, "float %"), *_common(costs)]
     headings += _unless(costs, "verified", at_least=3)
     table = _table("Final networks and baselines", headings)
+    budget, any_over = result.config.budget.build(), False
     for record in (*result.final, *result.baselines):
         row = network_row(record, result)
         cells = [row.size, row.test, row.validation, *_unless(costs, row.floating)]
         cells += _common_cells(row, record.metrics, costs)
         cells += _unless(costs, row.certificate, at_least=3)
-        table.add_row(_label(row), *cells, style="bold" if row.is_best else "")
-    if result.final:
-        table.caption = "* best, chosen on validation data"
+        is_over = budget.reason(record.metrics) is not None
+        any_over = any_over or is_over
+        name = _label(row) + Text(" !") if is_over else _label(row)
+        table.add_row(name, *cells, style="bold" if row.is_best else "")
+    marks = ["* best, chosen on validation data"] if result.final else []
+    marks += ["! over the budget of the search"] if any_over else []
+    table.caption = "; ".join(marks) or None
     return table
 
 
@@ -69,6 +74,7 @@ def show_run(result: RunResult) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((result.config.name, "bold"), f"  {result.directory}"),
         Text(state_sentence(result)),
+        *map(Text, budget_lines(result)),
     ]
     if result.pareto_front:
         parts += ["", front_table(result)]
@@ -78,6 +84,20 @@ def show_run(result: RunResult) -> RenderableType:
     if lines:
         parts += ["", *lines]
     return Group(*parts)
+
+
+def budget_lines(result: RunResult) -> list[str]:
+    """Return the budget, and why candidates were not trained; empty where there is neither."""
+    bounds = result.config.budget.build().bounds()
+    lines = []
+    if bounds:
+        lines.append("Budget: " + ", ".join(f"{name} {bound:g}" for name, bound in bounds.items()))
+    for outcome, what in (("infeasible", "Rejected before training"), ("failed", "Failed")):
+        trials = [trial for trial in result.trials if trial.outcome == outcome]
+        if trials:
+            first = str(trials[0].reason).partition("\n")[0]
+            lines.append(f"{what}: {len(trials)}; trial {trials[0].number}: {first}")
+    return lines
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:
@@ -97,8 +117,9 @@ def _table(title: str, headings: Sequence[str]) -> Table:
 
 
 def _shown_costs(result: RunResult) -> list[CostAxis]:
-    """Return the costs of the front that are in no other column."""
-    return [cost for cost in cost_axes(result) if cost.metric not in ("size_bytes", "macs")]
+    """Return the costs of the front and of the budget that are in no other column."""
+    axes = {axis.metric: axis for axis in (*cost_axes(result), *budget_axes(result))}
+    return [axis for metric, axis in axes.items() if metric not in ("size_bytes", "macs")][:3]
 
 
 def _unless(costs: Sequence[CostAxis], *entries: str, at_least: int = 1) -> list[str]:
