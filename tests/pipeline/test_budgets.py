@@ -167,6 +167,29 @@ def test_hardware_without_a_rule_for_a_network_rejects_it(
 SMALL_BUFFERS = "bitfusion:ibuf_bytes={},ibuf_read_nj_per_bit=1e-5,ibuf_write_nj_per_bit=1e-5"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FourOrEight(LayerModel):
+    """One of 10**8 policies of 4 to 8 bits in 23 places has only these."""
+
+    quantities: ClassVar = {"latency_ms": "ms"}
+    weight_bits: ClassVar = (4, 8)
+
+    def costs(self, layers, weight_bits, act_bits):
+        return {"latency_ms": layers.macs * weight_bits / 1e6}
+
+
+@pytest.mark.parametrize("searcher", ["random", "bomp", "tpe"])
+def test_bits_that_the_hardware_lacks_are_not_proposed(
+    make_tiny_config, fake_training, tmp_path, monkeypatch, searcher
+):
+    monkeypatch.setattr(RunConfig, "build_hardware", lambda _: (FourOrEight(name="npu"),))
+    config = full_space(make_tiny_config(searcher={"name": searcher, "n_trials": 6}))
+    result = run_search(config, tmp_path / "run")
+    assert result.counts()["complete"] == 6
+    for trial in result.trials:
+        assert {bits.weight_bits for bits in trial.candidate.policy.values()} <= {4, 8}
+
+
 def kernels_of(trial):
     return [v for k, v in trial.candidate.values.items() if k.endswith(".kernel")]
 

@@ -211,10 +211,23 @@ class LookupTable:
 
         The arguments, and what is refused, are those of `totals`.
         """
+        return np.asarray(self.n_without_rule(layers, weight_bits, act_bits, present) == 0)
+
+    def n_without_rule(
+        self,
+        layers: LayerArrays,
+        weight_bits: ArrayLike,
+        act_bits: ArrayLike,
+        present: ArrayLike | None = None,
+    ) -> IntArray:
+        """Return how many layers of each network the model has no rule for, shape ``(*)``.
+
+        The arguments, and what is refused, are those of `totals`.
+        """
         entry = self._entries(self.rows(layers, present), weight_bits, act_bits)
         if self._known is None:
-            return np.ones(entry.shape[:-1], dtype=np.bool_)
-        return np.asarray(self._known[entry].all(axis=-1))
+            return np.zeros(entry.shape[:-1], dtype=np.int64)
+        return np.asarray((~self._known[entry]).sum(axis=-1), dtype=np.int64)
 
     def bind(self, graph: LayerGraph) -> BoundTable:
         """Return the costs of one network at any bit-widths, its layers found once.

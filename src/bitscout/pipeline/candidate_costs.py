@@ -41,7 +41,9 @@ OnnxFactory = Callable[[Architecture, QuantPolicy], Callable[[], Path]]
 # Of the network alone, by the papers' definitions and for one input, whatever the hardware says.
 _OF_THE_NETWORK: Final = ("size_bytes", "weight_bytes", "macs", "bops")
 _WHOLE: Final = ("cycles", "peak_memory_bytes", "flash_bytes")  # Integers.
-IMPOSSIBLE: Final = 1e30  # Where a model has no rule: over any budget, and still finite.
+# Where a model has no rule, for each layer: over any budget, still finite, and with a slope for
+# who walks towards networks that it can run.
+IMPOSSIBLE: Final = 1e30
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class CandidateCosts:
     def batch(self, indices: IndexArray, names: Sequence[str]) -> dict[str, FloatArray]:
         """Return metrics of many networks: those of `of`, up to the order of summation.
 
-        Where a model has no rule for a layer, its metrics are `IMPOSSIBLE`.
+        Where a model has no rule for some layers, its metrics are `IMPOSSIBLE` times their number.
 
         Args:
             indices: Shape ``(n, D)``.
@@ -198,12 +200,13 @@ class CandidateCosts:
         assert isinstance(model, LayerModel), "other models are not among `batch_metrics`"
         look_up = self._table_of(model)
         columns = (table.layers, table.weight_bits, table.act_bits)
-        has_rule, present = np.ones(len(table.n_layers), dtype=np.bool_), table.present
+        present, n_without_rule = table.present, np.zeros(len(table.n_layers))
         if not look_up.is_known.all():
-            has_rule = look_up.has_rule(*columns, present)
-            present = present & has_rule[:, None]
+            n_without_rule = look_up.n_without_rule(*columns, present).astype(float)
+            present = present & (n_without_rule == 0)[:, None]
         totals = look_up.totals(*columns, present)
-        return {name: np.where(has_rule, totals[name], IMPOSSIBLE) for name in names}
+        impossible = IMPOSSIBLE * n_without_rule
+        return {name: np.where(n_without_rule > 0, impossible, totals[name]) for name in names}
 
     def _tabulated(self, indices: IndexArray) -> LayerTable:
         """Return the layers of many networks; the last ones asked for are remembered.
