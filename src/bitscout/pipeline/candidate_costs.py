@@ -6,7 +6,6 @@ Notation: ``n`` points of a search space, given by an index array of shape ``(n,
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,19 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitscout.core import METRIC_DIRECTIONS, LayerGraph, Metrics, QuantPolicy
-from bitscout.errors import ConfigError, DataError, UnsupportedError
+from bitscout.errors import ConfigError, UnsupportedError
 from bitscout.hardware import (
     HardwareModel,
     LayerModel,
-    LookupTable,
     Measured,
     Microcontroller,
     chain_flash_bytes,
     chain_peak_bytes,
-    load_table,
-    save_table,
     size_report,
 )
+from bitscout.pipeline.cost_tables import CostTables
 from bitscout.space import Architecture, LayerTable, SearchSpace
 
 __all__ = ["IMPOSSIBLE", "CandidateCosts"]
@@ -56,14 +53,13 @@ class CandidateCosts:
         space: What candidates come from.
         models: The hardware; size and operation counts are always known.
         onnx: Writes an untrained network as a file, for models that measure one.
-        folder: Where tables of the layer models and what boards answered are kept; `None` keeps
-            them in memory.
+        tables: Where the costs of layers are looked up; `None` makes them in memory.
     """
 
     space: SearchSpace
     models: tuple[HardwareModel, ...] = ()
     onnx: OnnxFactory | None = None
-    folder: Path | None = None
+    tables: CostTables | None = None
 
     def of(self, architecture: Architecture, policy: QuantPolicy) -> Metrics:
         """Return everything that is known of one network without training it.
@@ -115,7 +111,7 @@ class CandidateCosts:
         self, model: LayerModel, graph: LayerGraph, policy: QuantPolicy
     ) -> Mapping[str, float]:
         try:
-            return self._table_of(model).bind(graph).policy_totals(policy)
+            return self._tables.of(model).bind(graph).policy_totals(policy)
         except (ConfigError, UnsupportedError):
             # A baseline at bits that the space does not have, which the table lacks; or a layer
             # without a rule, which the model refuses by its name.
@@ -140,7 +136,7 @@ class CandidateCosts:
             metric = next((name for name in own if name in model.quantities), None)
             if metric is None or not isinstance(model, LayerModel):
                 continue
-            if not self._table_of(model).is_known.all():
+            if not self._tables.of(model).is_known.all():
                 found.append(metric)
         return tuple(found)
 
@@ -150,7 +146,7 @@ class CandidateCosts:
         for model in self.models:
             if not isinstance(model, LayerModel):
                 continue
-            is_known = self._table_of(model).is_known
+            is_known = self._tables.of(model).is_known
             if not is_known.all():
                 yield (
                     f"{model.spec} has no rule for {(~is_known).sum():,} of {is_known.size:,} "
@@ -198,7 +194,7 @@ class CandidateCosts:
         if isinstance(model, Microcontroller):
             return _memory(model, table, names)
         assert isinstance(model, LayerModel), "other models are not among `batch_metrics`"
-        look_up = self._table_of(model)
+        look_up = self._tables.of(model)
         columns = (table.layers, table.weight_bits, table.act_bits)
         present, n_without_rule = table.present, np.zeros(len(table.n_layers))
         if not look_up.is_known.all():
@@ -235,44 +231,11 @@ class CandidateCosts:
             else model
             for model in self.models
         )
-        kept = replace(self, models=models, folder=folder)
-        for signature, table in self._tables.items():
-            kept._tables[signature] = table
-            kept._save(table)
-        return kept
-
-    def _table_of(self, model: LayerModel) -> LookupTable:
-        """Return the costs of every layer the space may have, at all its bits."""
-        if model.signature not in self._tables:
-            self._tables[model.signature] = self._read_or_build(model)
-        return self._tables[model.signature]
-
-    def _read_or_build(self, model: LayerModel) -> LookupTable:
-        variants = self.space.layer_variants()
-        asked = (variants.layers, variants.weight_bits, variants.act_bits)
-        if self.folder is None:
-            return LookupTable.build_with_holes(model, *asked)
-        path = self.folder / _file_name(model)
-        if path.is_file():
-            with contextlib.suppress(ConfigError, DataError):  # Damaged or not of this space.
-                return load_table(path, model, *asked)
-        table = LookupTable.build_with_holes(model, *asked)
-        self._save(table)
-        return table
-
-    def _save(self, table: LookupTable) -> None:
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_table(table, self.folder / _file_name(table.model))
+        return replace(self, models=models, tables=self._tables.kept_in(folder))
 
     @cached_property
-    def _tables(self) -> dict[str, LookupTable]:
-        return {}
-
-
-def _file_name(model: LayerModel) -> str:
-    """Return a name that another model, constant or version of either does not have."""
-    return f"{Path(model.name).stem}-{model.signature}.npz"
+    def _tables(self) -> CostTables:
+        return CostTables(self.space) if self.tables is None else self.tables
 
 
 def _with(known: Metrics, total: Mapping[str, float]) -> Metrics:
