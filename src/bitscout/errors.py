@@ -7,7 +7,7 @@ message alone, without a traceback, and ends with the exception's ``exit_code``.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "BitscoutError",
@@ -20,7 +20,10 @@ __all__ = [
     "RunError",
     "TrainingError",
     "UnsupportedError",
+    "shown",
 ]
+
+_LONGEST_SHOWN: Final = 120
 
 
 class BitscoutError(Exception):
@@ -65,3 +68,19 @@ class InfeasibleError(BitscoutError):
     """Nothing in the search space fits the budget."""
 
     exit_code: ClassVar[int] = 3
+
+
+def shown(value: object) -> str:
+    """Return `value` for a message: as Python writes it, the middle left out where it is long.
+
+    Example:
+        >>> shown("8/8")
+        "'8/8'"
+        >>> len(shown("a" * 10**6))
+        120
+    """
+    text = repr(value)
+    if len(text) <= _LONGEST_SHOWN:
+        return text
+    half = (_LONGEST_SHOWN - len(" ... ")) // 2
+    return f"{text[: half + 1]} ... {text[-half:]}"

@@ -103,12 +103,12 @@ def test_bits_out_of_range_are_refused(bits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("rows=0", "`rows` of hardware 'bitfusion' must be positive, got 0"),
-        ("columns=-8", "`columns` of hardware 'bitfusion' must be positive, got -8"),
-        ("wbuf_bytes=0", "`wbuf_bytes` of hardware 'bitfusion' must be positive"),
-        ("frequency_hz=0", "`frequency_hz` of hardware 'bitfusion' must be positive"),
+        ("rows=0", "`rows` of hardware 'bitfusion' must be above 0 fusion units, got 0"),
+        ("columns=-8", "`columns` of hardware 'bitfusion' must be above 0 fusion units, got -8"),
+        ("wbuf_bytes=0", "`wbuf_bytes` of hardware 'bitfusion' must be above 0 bytes"),
+        ("frequency_hz=0", "`frequency_hz` of hardware 'bitfusion' must be above 0 Hz"),
         ("dram_nj_per_bit=-1", "`dram_nj_per_bit` of hardware 'bitfusion' must be at least 0"),
-        ("ibuf_read_nj_per_bit=-1", "`ibuf_read_nj_per_bit` .* must be at least 0, got -1"),
+        ("ibuf_read_nj_per_bit=-1", "`ibuf_read_nj_per_bit` .* must be at least 0 nJ/bit, got -1"),
         ("batch=0", "`batch` of hardware 'bitfusion' must be at least 1, got 0"),
         ("min_bits=9", "`min_bits` of hardware 'bitfusion' must be at most `max_bits` = 8, got 9"),
         ("max_bits=4", r"max_bits\^2 / min_bits = 32 bits an access, got 4\^2 / 2"),

@@ -273,7 +273,7 @@ def test_a_policy_for_another_network_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("bias_bits=0", "`bias_bits` of hardware 'mcu' must be from 1 to 32, got 0"),
+        ("bias_bits=0", "`bias_bits` of hardware 'mcu' must be above 0 bits, got 0"),
         ("output_bits=33", "`output_bits` of hardware 'mcu' must be from 1 to 32, got 33"),
         ("w_mem=-1", "`w_mem` of hardware 'mcu' must be finite, >= 0, got -1"),
         ("order=best", "exact"),

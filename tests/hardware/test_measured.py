@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -358,6 +359,20 @@ def test_a_target_file_may_hold_the_command(tmp_path):
     assert model.notes == ("at 80 MHz", "Measured by: python a.py --at 'board:22,23'")
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_around_the_whole_command_are_not_part_of_it(quote):
+    text = f"measured:command={quote}python m.py a,b{quote},timeout_s=5"
+    model = load_hardware(text)
+    assert (model.command, model.timeout_s) == (("python", "m.py", "a,b"), 5.0)
+
+
+def test_the_message_without_a_command_shows_text_that_works():
+    with pytest.raises(ConfigError) as caught:
+        load_hardware("measured")
+    (spec,) = shlex.split(str(caught.value).partition("write ")[2].partition(", quotes")[0])
+    assert load_hardware(spec).command == ("python", "measure.py")
+
+
 words = st.text(st.sampled_from("ab,:='\"\\ \n$*+-é"), max_size=8)
 
 
@@ -372,7 +387,7 @@ def test_every_command_can_be_written_and_read(parts):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("measured", "'measured' needs the command that measures: write measured:command="),
+        ("measured", "'measured' needs the command that measures: write 'measured:command=python"),
         ("measured:command=", "`command` of .* must be a command, as text or .*, got ''"),
         ("measured:command='a", "must be a command"),
         ({"name": "measured", "command": []}, r"must be a command, .* got \[\]"),
@@ -384,9 +399,9 @@ def test_every_command_can_be_written_and_read(parts):
         ({"name": "measured", "command": "a", "quantities": []}, "needs at least one quantity"),
         ({"name": "measured", "command": "a", "quantities": [1]}, "lower-case name .* got 1"),
         ({"name": "measured", "command": "a", "quantities": 1}, "joined by .*, got 1"),
-        ("measured:command=a,timeout_s=0", "`timeout_s` of .* must be > 0, got 0"),
-        ("measured:command=a,timeout_s=inf", "`timeout_s` of .* must be a number in s"),
-        ("measured:command=a,retries=-1", "`retries` of .* must be >= 0, got -1"),
+        ("measured:command=a,timeout_s=0", "`timeout_s` of .* must be above 0 s, got 0"),
+        ("measured:command=a,timeout_s=inf", "`timeout_s` of .* must be a finite number in s"),
+        ("measured:command=a,retries=-1", "`retries` of .* must be at least 0, got -1"),
         ("measured:command=a,batch=0", "`batch` of .* must be at least 1"),
         ("measured:command=a b,c", r"got 'c'. A value with a comma needs quotes"),
     ],

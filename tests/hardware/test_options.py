@@ -1,6 +1,6 @@
 """Options as text, as YAML and as values."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Literal, get_type_hints
 
 import pytest
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitscout.errors import ConfigError
-from bitscout.hardware.options import option_text, split_options, typed_option
+from bitscout.hardware import constant, tunable
+from bitscout.hardware.options import check_bound, option_text, split_options, typed_option
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Options:
     table: dict[str, int] = field(default_factory=dict, metadata={"unit": "1"})
 
 
+awkward = st.text(st.sampled_from("ab,:='\"\\ \n"), max_size=8)
 ENTRIES, HINTS = {entry.name: entry for entry in fields(Options)}, get_type_hints(Options)
 
 
@@ -67,8 +69,8 @@ def test_values_become_the_type_of_their_field(name, given_value, expected):
         ("whole", True, "must be an integer in bits, got True"),
         ("whole", None, "must be an integer in bits, got None"),
         ("whole", [1], r"must be an integer in bits, got \[1\]"),
-        ("real", "nan", "must be a number, got 'nan'"),
-        ("real", float("inf"), "must be a number, got inf"),
+        ("real", "nan", "must be a finite number, got 'nan'"),
+        ("real", float("inf"), "must be a finite number, got inf"),
         ("real", "", "must be a number, got ''"),
         ("real", 10**400, "must be a number, got 10"),
         ("flag", "maybe", "must be true or false, got 'maybe'"),
@@ -95,6 +97,7 @@ def test_values_of_another_type_are_refused(name, given_value, message):
             "choice": st.sampled_from(["a", "b"]),
             "ports": st.sampled_from([0, 1]),
             "maybe": st.none() | st.integers(-9, 9),
+            "text": awkward,
         }
     )
 )
@@ -110,10 +113,14 @@ def test_options_can_be_written_and_read(values):
         ("", {}),
         (" a = 1 , b = x=y ", {"a": "1", "b": "x=y"}),
         ("a=1,,b=2,", {"a": "1", "b": "2"}),
-        ("a='x,y',b=\"p,q\"", {"a": "'x,y'", "b": '"p,q"'}),
+        ("a='x,y',b=\"p,q\"", {"a": "x,y", "b": "p,q"}),
+        ("a=\"m 'x,y' z\",b='p \"q\"'", {"a": "m 'x,y' z", "b": 'p "q"'}),
+        ("a=m 'x,y',b=1", {"a": "m 'x,y'", "b": "1"}),
+        ("a='x' 'y',b=1", {"a": "'x' 'y'", "b": "1"}),
         (r"a=x\,y,b=1", {"a": r"x\,y", "b": "1"}),
         ("a=it's,b=1", {"a": "it's", "b": "1"}),
-        (r'a="x\",y",b=1', {"a": r'"x\",y"', "b": "1"}),
+        (r'a="x\",y",b=1', {"a": 'x",y', "b": "1"}),
+        (r'a="C:\dir\\",b=1', {"a": "C:\\dir\\", "b": "1"}),
         ("a=,b=1", {"a": "", "b": "1"}),
     ],
 )
@@ -125,7 +132,7 @@ def test_commas_separate_unless_they_are_quoted(text, expected):
     ("text", "message"),
     [
         ("dense", "written name:key=value,key=value; got 'dense'"),
-        ("a=1, b", "got ' b'. A value with a comma needs quotes"),
+        ("a=1, b", "got ' b'. A value with a comma needs quotes around it"),
         ("=1", "got '=1'"),
         ("a=1,a=2", "`a` is given twice: '1' and '2'"),
     ],
@@ -133,3 +140,48 @@ def test_commas_separate_unless_they_are_quoted(text, expected):
 def test_what_is_no_option_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         split_options(text)
+
+
+def test_a_long_value_is_shortened_in_a_message():
+    with pytest.raises(ConfigError) as caught:
+        typed("whole", "9" * 10**6 + "x")
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).endswith("9x'.")
+
+
+# --- bounds
+
+
+def bounded(value, entry):
+    made = make_dataclass("Made", [("x", float, entry)])
+    check_bound("npu", fields(made)[0], value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "least", "said"),
+    [
+        (constant("Hz"), 5e-324, "above 0 Hz"),
+        (constant("Hz", minimum=0), 0, "at least 0 Hz"),
+        (tunable(1), -1e9, None),
+        (tunable(3, minimum=2.5), 2.5, "at least 2.5"),
+        (tunable(4, "cycles"), 1, "above 0 cycles"),
+        (tunable(0, "cycles"), 0, "at least 0 cycles"),  # Its default is always allowed.
+        (tunable(-3.5, "dB"), -3.5, "at least -3.5 dB"),
+        (tunable(None, "nJ"), 5e-324, "above 0 nJ"),
+    ],
+)
+def test_a_number_with_a_unit_is_above_zero_unless_its_field_says_otherwise(entry, least, said):
+    bounded(least, entry)
+    bounded(10**400, entry)
+    if said is not None:
+        for value in (least - 5e-324 or -5e-324, -1):
+            if value < least:
+                with pytest.raises(ConfigError, match=f"^`x` of hardware 'npu' must be {said}, g"):
+                    bounded(value, entry)
+        with pytest.raises(ConfigError, match="got nan"):
+            bounded(float("nan"), entry)
+
+
+@pytest.mark.parametrize("value", [None, "text", True, False, (), [0]])
+def test_what_is_no_number_has_no_bound(value):
+    bounded(value, constant("Hz"))

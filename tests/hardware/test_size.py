@@ -196,7 +196,7 @@ def test_a_reference_network_at_8_bits_is_a_byte_a_weight(name):
     ("options", "message"),
     [
         ("packing=zip", "one of logical, bitstream, row, word32"),
-        ("bias_bits=0", "`bias_bits` .* from 1 to 32, got 0"),
+        ("bias_bits=0", "`bias_bits` .* above 0 bits, got 0"),
         ("scale_bits=33", "`scale_bits` .* got 33"),
         ("zero_point_bits=-1", "`zero_point_bits` .* got -1"),
         ("biases=maybe", "true or false"),

@@ -299,12 +299,12 @@ def test_published_products_are_read_as_they_are_written():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("rows=0", "`rows` .* above 0, got 0"),
-        ("columns=-1", "`columns` .* above 0, got -1"),
+        ("rows=0", "`rows` .* above 0 PEs, got 0"),
+        ("columns=-1", "`columns` .* above 0 PEs, got -1"),
         ("clock_hz=0", "`clock_hz` .* above 0"),
         ("accumulate=0", "`accumulate` .* above 0"),
         ("batch=0", "`batch` .* at least 1"),
-        ("mode=ceil,fill_cycles=-1", "`fill_cycles` .* >= 0, got -1"),
+        ("mode=ceil,fill_cycles=-1", "`fill_cycles` .* at least 0 cycles, got -1"),
         ("mode=ceil,count=ops", "`count=ops` needs `mode=ideal`"),
         ("fill_cycles=9", "`fill_cycles` needs `mode=ceil`"),
         ("mode=fast", "one of ideal, ceil"),

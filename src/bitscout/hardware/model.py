@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bitscout.core import LayerArrays, LayerGraph, QuantPolicy
 from bitscout.errors import ConfigError, UnsupportedError
-from bitscout.hardware.options import Notation, option_text
+from bitscout.hardware.options import Notation, check_bound, option_text
 from bitscout.hardware.report import CostReport, LayerCost
 from bitscout.hardware.signature import model_signature
 
@@ -33,20 +33,37 @@ ALL_BITS: Final = tuple(range(2, 9))
 _KINDS: Final = ("conv", "depthwise", "grouped", "linear")
 
 
-def constant(unit: str) -> Any:  # noqa: ANN401  # the type of the field it becomes
-    """Return a field that a target file must give, in `unit`."""
-    return field(metadata={"unit": unit})
+def constant(unit: str, *, minimum: float | None = None) -> Any:  # noqa: ANN401  # the type of the field it becomes
+    """Return a field that a target file must give, in `unit`.
+
+    Args:
+        unit: Its unit.
+        minimum: Least value of a number; by default a number with a unit must be above 0.
+    """
+    return field(metadata={"unit": unit, "minimum": minimum})
 
 
-def tunable(default: object, unit: str = "1", *, notation: Notation | None = None) -> Any:  # noqa: ANN401  # the type of the field it becomes
+def tunable(
+    default: object,
+    unit: str = "1",
+    *,
+    minimum: float | None = None,
+    notation: Notation | None = None,
+) -> Any:  # noqa: ANN401  # the type of the field it becomes
     """Return a field that a target file, the command line or nobody may give, in `unit`.
 
     Args:
         default: Its value where nobody gives one.
-        unit: Its unit.
+        unit: Its unit; ``"1"`` for counts, choices and the like.
+        minimum: Least value of a number; by default a number with a unit must be above 0, or at
+            least its default if that is not.
         notation: How a value that is neither number, text, choice nor truth value is written.
     """
-    return field(default=default, metadata={"unit": unit, "notation": notation})
+    if minimum is None and unit != "1" and isinstance(default, int | float) and default <= 0:
+        minimum = default
+    return field(
+        default=default, metadata={"unit": unit, "minimum": minimum, "notation": notation}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +111,14 @@ class HardwareModel(ABC):
     """Whether it must be given the network as an ONNX file, not only its layers."""
 
     name: str = "custom"
-    batch: int = tunable(1)
+    batch: int = tunable(1, minimum=1)
     origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Reject a batch that is no batch; a model with more options calls this first."""
-        if self.batch < 1:
-            msg = f"`batch` of hardware {self.name!r} must be at least 1, got {self.batch}."
-            raise ConfigError(msg)
+        """Reject numbers out of their bounds; a model that checks more calls this first."""
+        for entry in fields(self):
+            if "unit" in entry.metadata:
+                check_bound(self.name, entry, getattr(self, entry.name))
 
     @abstractmethod
     def report(

@@ -10,12 +10,17 @@ from dataclasses import Field, dataclass
 from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin
 
-from bitscout.errors import ConfigError
+import numpy as np
 
-__all__ = ["Notation", "option_text", "split_options", "typed_option"]
+from bitscout.errors import ConfigError, shown
+
+__all__ = ["Notation", "check_bound", "option_text", "split_options", "typed_option"]
 
 # A comma between quotes or after a backslash separates nothing; a lone quote is a character.
 _PART: Final = re.compile(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^,])+""", re.DOTALL)
+# A value whose commas and quotes all belong to pairs of quotes: it separates nothing.
+_CLOSED: Final = re.compile(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^,"'\\])*""", re.DOTALL)
+_QUOTED: Final = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)\"""", re.DOTALL)
 _TRUTH: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -26,7 +31,7 @@ class Notation:
     Attributes:
         expected: What is expected, for messages.
         read: From text or from what YAML has to the value; raises ValueError or TypeError.
-        write: From the value to text that `read` understands. Commas must be inside quotes.
+        write: From the value to text that `read` understands.
     """
 
     expected: str
@@ -37,26 +42,32 @@ class Notation:
 def split_options(text: str) -> dict[str, str]:
     """Return ``key=value,key=value`` as a mapping; commas inside quotes belong to the value.
 
+    Quotes around a whole value are not part of it, as in a shell: between double quotes a
+    backslash keeps a quote and a backslash. Quotes inside a value stay.
+
     Raises:
         ConfigError: If a part is not ``key=value``, or a key is there twice.
 
     Example:
         >>> split_options("batch=16,command=python 'a,b.py'")
         {'batch': '16', 'command': "python 'a,b.py'"}
+        >>> split_options('command="python a.py",retries=2')
+        {'command': 'python a.py', 'retries': '2'}
     """
     options: dict[str, str] = {}
     for part in _PART.findall(text):
         key, equals, value = (side.strip() for side in part.partition("="))
         if not equals or not key:
             msg = (
-                f"Options of hardware are written name:key=value,key=value; got {part!r}. A value "
-                "with a comma needs quotes around the comma, or a mapping in a configuration."
+                f"Options of hardware are written name:key=value,key=value; got {shown(part)}. A "
+                "value with a comma needs quotes around it, or a mapping in a configuration."
             )
             raise ConfigError(msg)
         if key in options:
-            msg = f"The hardware option `{key}` is given twice: {options[key]!r} and {value!r}."
+            both = f"{shown(options[key])} and {shown(value)}"
+            msg = f"The hardware option `{key}` is given twice: {both}."
             raise ConfigError(msg)
-        options[key] = value
+        options[key] = _unquoted(value)
     return options
 
 
@@ -66,8 +77,47 @@ def option_text(entry: Field[Any], value: object) -> str:
     if value is None:
         return "none"
     if notation is not None:
-        return notation.write(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return _quoted(notation.write(value))
+    return str(value).lower() if isinstance(value, bool) else _quoted(str(value))
+
+
+def _unquoted(text: str) -> str:
+    """Return `text` without the quotes around the whole of it."""
+    quoted = _QUOTED.fullmatch(text)
+    if quoted is None:
+        return text
+    single, double = quoted.groups()
+    return single if single is not None else re.sub(r"""\\(["\\])""", r"\1", double)
+
+
+def _quoted(text: str) -> str:
+    """Return `text` so that `split_options` gives it back, quoted only where it must be."""
+    if text == text.strip() and _CLOSED.fullmatch(text) and not _QUOTED.fullmatch(text):
+        return text
+    escaped = re.sub(r"""(["\\])""", r"\\\1", text)
+    return f'"{escaped}"'
+
+
+def check_bound(owner: str, entry: Field[Any], value: object) -> None:
+    """Check the bound of a number: its field's `minimum`, and above 0 where it has a unit.
+
+    Args:
+        owner: Name of the hardware, for messages.
+        entry: The field; its metadata has the unit, and the minimum where it has one.
+        value: Its value; what is no number has no bound.
+
+    Raises:
+        ConfigError: Naming the option, the bound and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return
+    unit, minimum = entry.metadata["unit"], entry.metadata.get("minimum")
+    if minimum is None:
+        is_allowed, bound = unit == "1" or value > 0, "above 0"
+    else:
+        is_allowed, bound = value >= minimum, f"at least {minimum:g}"
+    if not is_allowed:
+        raise _wrong(owner, entry, bound if unit == "1" else f"{bound} {unit}", value)
 
 
 def typed_option(owner: str, entry: Field[Any], hint: Any, value: Any) -> Any:  # noqa: ANN401  # a field's type and value
@@ -140,9 +190,11 @@ def _number(owner: str, entry: Field[Any], hint: type, value: object) -> float:
     except (ValueError, OverflowError) as error:
         raise _wrong(owner, entry, expected, value) from error
     if not math.isfinite(float(value)):
-        raise _wrong(owner, entry, expected, value)
+        raise _wrong(owner, entry, expected.replace("a number", "a finite number"), value)
     return number
 
 
 def _wrong(owner: str, entry: Field[Any], expected: str, value: object) -> ConfigError:
-    return ConfigError(f"`{entry.name}` of hardware {owner!r} must be {expected}, got {value!r}.")
+    return ConfigError(
+        f"`{entry.name}` of hardware {owner!r} must be {expected}, got {shown(value)}."
+    )

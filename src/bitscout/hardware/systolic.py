@@ -122,16 +122,6 @@ class SystolicFpga(LayerModel):
     def __post_init__(self) -> None:
         """Reject arrays and multipliers that compute nothing, and options without meaning."""
         super().__post_init__()
-        for option in ("rows", "columns", "clock_hz", "accumulate"):
-            if not getattr(self, option) > 0:
-                msg = (
-                    f"`{option}` of hardware {self.name!r} must be above 0, got "
-                    f"{getattr(self, option)}."
-                )
-                raise ConfigError(msg)
-        if self.fill_cycles < 0:
-            msg = f"`fill_cycles` of hardware {self.name!r} must be >= 0, got {self.fill_cycles}."
-            raise ConfigError(msg)
         if self.mode == "ceil" and self.count == "ops":
             msg = (
                 f"Hardware {self.name!r}: `count=ops` needs `mode=ideal`. The mode ceil counts "

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -103,28 +103,21 @@ class BitFusion(LayerModel):
     ibuf_bytes: int = constant("bytes")
     obuf_bytes: int = constant("bytes")
     frequency_hz: float = constant("Hz")
-    dram_nj_per_bit: float = constant("nJ/bit")
-    core_power_nw: float = constant("nW")
+    dram_nj_per_bit: float = constant("nJ/bit", minimum=0)
+    core_power_nw: float = constant("nW", minimum=0)
     core_units: int = constant("fusion units")
     core_synthesis_hz: float = constant("Hz")
     depthwise: DepthwiseMode = tunable("ic1")  # noqa: RUF009  # a field
-    wbuf_read_nj_per_bit: float | None = tunable(None, "nJ/bit")
-    wbuf_write_nj_per_bit: float | None = tunable(None, "nJ/bit")
-    ibuf_read_nj_per_bit: float | None = tunable(None, "nJ/bit")
-    ibuf_write_nj_per_bit: float | None = tunable(None, "nJ/bit")
-    obuf_read_nj_per_bit: float | None = tunable(None, "nJ/bit")
-    obuf_write_nj_per_bit: float | None = tunable(None, "nJ/bit")
+    wbuf_read_nj_per_bit: float | None = tunable(None, "nJ/bit", minimum=0)
+    wbuf_write_nj_per_bit: float | None = tunable(None, "nJ/bit", minimum=0)
+    ibuf_read_nj_per_bit: float | None = tunable(None, "nJ/bit", minimum=0)
+    ibuf_write_nj_per_bit: float | None = tunable(None, "nJ/bit", minimum=0)
+    obuf_read_nj_per_bit: float | None = tunable(None, "nJ/bit", minimum=0)
+    obuf_write_nj_per_bit: float | None = tunable(None, "nJ/bit", minimum=0)
 
     def __post_init__(self) -> None:
         """Reject constants out of range and buffers without an energy."""
         super().__post_init__()
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            is_energy = entry.name.endswith(("_nj_per_bit", "_nw"))
-            if isinstance(value, int | float) and (value < 0 or (value == 0 and not is_energy)):
-                least = "at least 0" if is_energy else "positive"
-                msg = f"`{entry.name}` of hardware {self.name!r} must be {least}, got {value}."
-                raise ConfigError(msg)
         if self.min_bits > self.max_bits:
             msg = (
                 f"`min_bits` of hardware {self.name!r} must be at most `max_bits` = "
