@@ -86,6 +86,56 @@ def test_score_lines_lie_in_the_visible_part_and_have_their_score(complete):
         assert max(line["y"]) <= min(high, 100)
 
 
+def test_labels_of_score_lines_lie_apart_and_inside_the_chart(make_result):
+    for seed in range(4):
+        chart = accuracy_size_chart(make_result(n_trials=12, seed=seed))
+        (left, right), (low, high) = (chart["layout"][f"{a}axis"]["range"] for a in "xy")
+        lines = traces_in(chart, line_dash="dot")
+        places = [
+            ((np.log10(t["x"][-1]) - left) / (right - left), (t["y"][-1] - low) / (high - low))
+            for t in lines
+        ]
+        assert len({trace["text"][-1] for trace in lines}) == len(lines) >= 2
+        assert all(trace["textposition"] == "top left" for trace in lines)
+        assert all(0.12 <= x <= 1 for x, _ in places)
+        for index, (x, y) in enumerate(places):
+            for other_x, other_y in places[:index]:
+                assert abs(x - other_x) >= 0.12 or abs(y - other_y) >= 0.045
+
+
+def test_score_lines_that_are_close_are_left_out_but_the_best(complete):
+    best = complete.best
+    close = tuple(
+        dataclasses.replace(best, number=n, values=(best.score - 1e-6 * n,)) for n in range(5)
+    )
+    (line,) = traces_in(
+        accuracy_size_chart(dataclasses.replace(complete, trials=close)), line_dash="dot"
+    )
+    assert float(line["text"][-1]) == pytest.approx(best.score, abs=1e-6)
+
+
+@pytest.mark.parametrize("n_finished", [1, 2, 25])
+def test_axes_of_trials_have_whole_ticks_and_room_for_the_first_and_last_mark(
+    make_result, n_finished
+):
+    result = make_result(n_finished=n_finished)
+    for chart in (score_chart(result), hypervolume_chart(result)):
+        axis = chart["layout"]["xaxis"]
+        assert axis["range"][0] <= -0.5
+        assert axis["range"][1] >= n_finished - 0.5
+        assert axis["tick0"] == 0
+        assert isinstance(axis["dtick"], int)
+        assert n_finished - 1 <= 10 * axis["dtick"]
+
+
+def test_the_axes_of_costs_have_three_ticks_where_one_looks(three):
+    layouts = [chart["layout"] for chart in accuracy_charts(three).values()]
+    for axis in [layout["xaxis"] for layout in layouts] + [cost_map(three)[1]["layout"]["yaxis"]]:
+        low, high = axis["range"]
+        assert sum(low <= np.log10(tick) <= high for tick in axis["tickvals"]) >= 3
+        assert len(axis["ticktext"]) == len(axis["tickvals"])
+
+
 def test_a_front_of_several_metrics_has_no_score_lines(runs):
     assert traces_in(accuracy_size_chart(runs["front"]), line_dash="dot") == []
 

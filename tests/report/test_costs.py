@@ -263,6 +263,12 @@ def test_the_budget_chart_has_each_candidate_at_its_tightest_bound(budgeted):
     shares = (trial.metrics.size_bytes / 60_000, trial.metrics.peak_memory_bytes / 7000)
     tightest = max(*shares, trial.metrics.energy_mj / 0.7)
     assert crosses["y"][0] == pytest.approx(100 * tightest, rel=1e-12)
+    layout = chart["layout"]
+    assert layout["xaxis"]["range"][0] < 0
+    low, high = layout["yaxis"]["range"]
+    assert 10**low < min(points["y"])
+    assert max(crosses["y"]) < 10**high
+    assert sum(10**low <= tick <= 10**high for tick in layout["yaxis"]["tickvals"]) >= 3
 
 
 def test_candidates_that_hardware_cannot_run_are_counted_apart(budgeted):

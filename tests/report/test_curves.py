@@ -3,6 +3,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bitscout.core import BompScore
 from bitscout.report.curves import (
@@ -41,6 +43,17 @@ def test_nothing_is_the_best_of_nothing():
 
 def test_ticks_include_both_ends():
     assert log_ticks(1, 100) == [1, 2, 5, 10, 20, 50, 100]
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1.05, 1e4))
+def test_every_logarithmic_axis_has_three_ticks_and_not_many_more(low, ratio):
+    high = low * ratio
+    ticks = log_ticks(low, high)
+    assert 3 <= len(ticks) <= 3 * np.log10(ratio) + 8
+    assert ticks == sorted(set(ticks))
+    assert low <= ticks[0]
+    assert ticks[-1] <= high
+    assert all(float(f"{tick:.6g}") == tick for tick in ticks)  # as they are written
 
 
 def test_an_axis_starts_at_the_smallest_value_within_tukeys_fence():

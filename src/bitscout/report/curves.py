@@ -22,6 +22,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+MIN_TICKS = 3  # One or two do not tell the scale of a logarithmic axis.
+
 
 def best_so_far(values: Sequence[float]) -> list[float]:
     """Return the largest value up to each place.
@@ -74,15 +76,33 @@ def running_hypervolume(complete: Sequence[TrialRecord], names: Sequence[str]) -
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return the numbers 1, 2 and 5 times a power of ten in ``[low, high]``, both > 0.
+    """Return the numbers 1, 2 and 5 times a power of ten in ``[low, high]``, at least three.
+
+    Where there are fewer, the ticks are the multiples of the largest step 1, 2 or 5 times a
+    power of ten that fits three times: 3 to 8 of them.
+
+    Args:
+        low: Smallest number of the axis, > 0.
+        high: Largest number of the axis, > `low`.
 
     Example:
         >>> log_ticks(0.4, 12)
         [0.5, 1.0, 2.0, 5.0, 10.0]
+        >>> log_ticks(17, 48)
+        [20.0, 30.0, 40.0]
     """
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    ticks = (float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5))
-    return [tick for tick in ticks if low <= tick <= high]
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    return shown if len(shown) >= MIN_TICKS else _even_ticks(low, high)
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    widest = (high - low) / MIN_TICKS
+    power = floor(log10(widest))
+    step = max(s for digit in (1, 2, 5) if (s := float(f"{digit}e{power}")) <= widest)
+    # Rounded, since 3 * 0.1 is not 0.3.
+    return [float(f"{n * step:.12g}") for n in range(ceil(low / step), floor(high / step) + 1)]
 
 
 def lowest_usual(values: Sequence[float]) -> float:

@@ -78,7 +78,8 @@ def _axes(result: RunResult, names: Sequence[str]) -> tuple[CostAxis, ...]:
 def log_axis(title: str, values: Sequence[float]) -> Chart:
     """Return a logarithmic axis that shows all of `values`, which are > 0."""
     low, high = min(values, default=1.0) / MARGIN, max(values, default=1.0) * MARGIN
-    ticks = log_ticks(low / 100, high * 100)  # Some more on both sides, for who zooms out.
+    beyond = log_ticks(low / 100, high * 100)  # Some more on both sides, for who zooms out.
+    ticks = sorted({*log_ticks(low, high), *(t for t in beyond if not low <= t <= high)})
     return {
         **axis(f"{title}, log scale"),
         "type": "log",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor, log10
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from bitscout.report.front_points import (
 
 __all__ = ["accuracy_charts", "baseline_symbols", "hidden_below"]
 
-N_SCORE_LINES = 5
+N_SCORE_LINES = 5  # At most: a line whose label would cover another's is left out.
+# Of a label, as parts of the chart on a telephone, which is 300 by 400 pixels.
+LABEL_WIDTH, LABEL_HEIGHT = 0.12, 0.045
 # Plotly's name and the same shape as a character, for the legend.
 BASELINE_SYMBOLS = (
     ("square", "■"),
@@ -91,19 +94,29 @@ def _score_lines(result: RunResult, layout: Chart) -> list[Chart]:
     left, right = layout["xaxis"]["range"]
     sizes = np.logspace(left, right, 200)  # kB
     low, high = layout["yaxis"]["range"]
-    traces = []
-    for score in np.linspace(np.quantile(scores, 0.1), max(scores), N_SCORE_LINES):
+    levels = np.linspace(np.quantile(scores, 0.1), max(scores), N_SCORE_LINES)
+    decimals = max(2, -floor(log10(levels[1] - levels[0])))
+    traces: list[Chart] = []
+    labels: list[tuple[float, float]] = []  # As parts of the chart's width and height.
+    for score in levels[::-1]:  # The best has its label first.
         accuracies = 100 * equal_score_accuracy(objective, float(score), 1000 * sizes)
         visible = (accuracies >= low) & (accuracies <= min(high, 100))
         x, y = sizes[visible], accuracies[visible]
+        if len(x) == 0:
+            continue
+        label = (log10(x[-1]) - left) / (right - left), (y[-1] - low) / (high - low)
+        if label[0] < LABEL_WIDTH or any(_overlap(label, other) for other in labels):
+            continue
+        labels.append(label)
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines+text",
                 "x": x.tolist(),
                 "y": y.tolist(),
-                "text": [*[""] * (len(x) - 1), f"{score:.3g}"],
-                "textposition": "top center",
+                "text": [*[""] * (len(x) - 1), f"{score:.{decimals}f}"],
+                # Left of the end, the line rises towards it: clear of it and inside the chart.
+                "textposition": "top left",
                 "cliponaxis": False,
                 "textfont": {"size": 11, "color": "--muted"},
                 "line": {"dash": "dot", "width": 1, "color": "--faint"},
@@ -111,6 +124,10 @@ def _score_lines(result: RunResult, layout: Chart) -> list[Chart]:
             }
         )
     return traces
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return abs(one[0] - other[0]) < LABEL_WIDTH and abs(one[1] - other[1]) < LABEL_HEIGHT
 
 
 def _front_trace(result: RunResult, cost: CostAxis) -> Chart:

@@ -45,7 +45,12 @@ def cost_map(result: RunResult) -> tuple[str, Chart] | None:
                         "colorscale": [[0, "--late"], [1, "--early"]],
                         "line": {"width": 0.75, "color": "--page"},
                         "colorbar": {
-                            "title": {"text": "accuracy in %", "side": "right"},
+                            "title": {
+                                "text": "accuracy in %",
+                                "side": "right",
+                                "font": {"size": 13, "color": "--muted"},
+                            },
+                            "tickfont": {"size": 12, "color": "--muted"},
                             "thickness": 10,
                             "outlinewidth": 0,
                         },

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bitscout.core import METRIC_DIRECTIONS
 from bitscout.pipeline import RunResult
-from bitscout.report.chart_style import LAYOUT, Chart, axis
+from bitscout.report.chart_style import LAYOUT, Chart, axis, trial_axis
 from bitscout.report.curves import best_so_far, lowest_usual, running_hypervolume
 from bitscout.report.quantities import column, unit_of
 
@@ -36,7 +36,7 @@ def score_chart(result: RunResult) -> Chart:
         },
         _step_trace(numbers, best_so_far(values), "best so far"),
     ]
-    layout = _layout(what)
+    layout = _layout(result, what)
     if values:
         low, high = lowest_usual(values), max(values)
         margin = 0.06 * (high - low) or 0.1
@@ -49,7 +49,7 @@ def hypervolume_chart(result: RunResult) -> Chart:
     numbers = [trial.number for trial in result.complete]
     volumes = running_hypervolume(result.complete, result.front_metrics)
     trace = _step_trace(numbers, volumes, "hypervolume")
-    return {"data": [trace], "layout": _layout("hypervolume")}
+    return {"data": [trace], "layout": _layout(result, "hypervolume")}
 
 
 def front_words(names: Sequence[str]) -> str:
@@ -72,5 +72,6 @@ def _step_trace(x: Sequence[int], y: Sequence[float], name: str) -> Chart:
     }
 
 
-def _layout(what: str) -> Chart:
-    return {"xaxis": {**axis("trial"), "rangemode": "nonnegative"}, "yaxis": axis(what), **LAYOUT}
+def _layout(result: RunResult, what: str) -> Chart:
+    last = max((trial.number for trial in result.trials), default=0)
+    return {"xaxis": trial_axis(last), "yaxis": axis(what), **LAYOUT}

@@ -10,8 +10,8 @@ from typing import Final
 
 from bitscout.core import Budget, Metrics
 from bitscout.pipeline import RunResult, TrialRecord
-from bitscout.report.chart_style import LAYOUT, Chart, axis
-from bitscout.report.curves import log_ticks
+from bitscout.report.chart_style import LAYOUT, Chart, trial_axis
+from bitscout.report.front_axis import log_axis
 from bitscout.report.quantities import ABSENT
 
 __all__ = ["BoundRow", "Rejected", "RejectedRow", "budget_chart", "rejected"]
@@ -101,18 +101,11 @@ def budget_chart(result: RunResult) -> Chart | None:
     if not any(trial.outcome == "infeasible" for trial in trials):
         return None
     percents = [100 * max(_shares(budget, trial).values()) for trial in trials]
-    low, high = min(*percents, 100.0) / 1.15, max(*percents, 100.0) * 1.15
-    ticks = log_ticks(low, high)
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 100, "y1": 100}
     layout = {
         **LAYOUT,
-        "xaxis": {**axis("trial"), "rangemode": "nonnegative"},
-        "yaxis": {
-            **axis("cost in % of the budget, log scale"),
-            "type": "log",
-            "tickvals": ticks,
-            "ticktext": [f"{tick:g}" for tick in ticks],
-        },
+        "xaxis": trial_axis(max(trial.number for trial in result.trials)),
+        "yaxis": log_axis("cost in % of the budget", [*percents, 100.0]),
         "shapes": [{**line, "line": {"width": 1.5, "dash": "dash", "color": "--muted"}}],
     }
     marks = {

@@ -12,6 +12,13 @@
     return value;
   };
 
+  // Plotly's own listener misses what changes the page's width but not the window's.
+  const resizes = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries)
+      if (contentRect.width && Math.abs(contentRect.width - target._fullLayout.width) >= 1)
+        Plotly.relayout(target, { autosize: true });
+  });
+
   const draw = () => {
     const style = getComputedStyle(document.documentElement);
     const family = getComputedStyle(document.body).fontFamily;
@@ -29,7 +36,8 @@
         // A finger scrolls the page; it must not be caught by the chart.
         dragmode: narrow() ? false : "zoom",
       });
-      Plotly.react(element, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+      Plotly.react(element, data, layout, { displaylogo: false, displayModeBar: false });
+      resizes.observe(element);
     }
   };
   draw();
