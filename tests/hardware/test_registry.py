@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from tests.hardware.toys import Npu
 
+from bitscout.core import QuantPolicy
 from bitscout.errors import ConfigError
 from bitscout.hardware import (
     HardwareModel,
     LayerModel,
     hardware_names,
     load_hardware,
+    reference_network,
     registry,
     with_absolute_paths,
 )
@@ -80,6 +82,14 @@ def test_a_spec_is_read_as_the_same_model(name):
         ({"name": 5}, r"needs a `name`, got \{'name': 5\}"),
         (5, "by its name or as a mapping with `name`, got 5"),
         (["bitfusion"], r"got \['bitfusion'\]"),
+        ("bitfusion,mcu", r"one by one, --hardware bitfusion --hardware mcu, or as a list"),
+        ("bitfusion, mcu:batch=2", r"one by one, --hardware bitfusion --hardware mcu, "),
+        (
+            "bitfusion:",
+            "'bitfusion:' has a colon and no options: write bitfusion alone",
+        ),
+        ("bitfusion:,", "has a colon and no options"),
+        ("x" * 1000, "No hardware is called 'x{50,120}"),
         ("none-there.yaml", "target file none-there.yaml cannot be read"),
     ],
     ids=str,
@@ -133,6 +143,22 @@ def test_a_target_file_is_hardware(npu):
     assert model.notes == ("mind the toy",)
 
 
+@pytest.mark.parametrize("name", ["mcu", "size"])
+def test_a_target_file_of_ones_own_keeps_the_models_notes(tmp_path, name):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"model: {name}\ndescription: my board\nnotes: [mind the dog]\n")
+    model = load_hardware(str(path))
+    assert model.notes == ("mind the dog", *load_hardware(name).notes)
+    assert len(model.notes) == 2
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_report_has_the_description_of_its_target(name):
+    graph = reference_network("resnet20")
+    report = load_hardware(name).report(graph, QuantPolicy.uniform(graph.names, 8))
+    assert report.description == report.to_json()["description"] == hardware_names()[name]
+
+
 def test_an_option_that_goes_back_to_the_models_default_is_said(npu):
     model = load_hardware(f"{npu}:overhead=7")
     assert model.spec == f"{npu}:overhead=7"
@@ -160,8 +186,35 @@ def test_a_model_of_another_package_is_hardware_under_its_entry_points_name(entr
     entry_point("toy", "tests.hardware.toys:Npu")
     model = load_hardware("toy:rows=4,energy_nj=2")
     assert model == Npu(name="toy", rows=4, energy_nj=2.0)
-    assert hardware_names()["toy"] == "From the package tests.hardware.toys:Npu."
+    assert hardware_names()["toy"] == Npu.__doc__
     assert load_hardware(model.spec) == model
+
+
+@pytest.mark.parametrize(
+    "value",
+    [f"{HERE}:NoCosts", f"{HERE}:not_a_model", "no_such_module:Npu", "no.such:Npu", "math:Npu"],
+)
+def test_a_model_that_says_nothing_is_listed_with_its_package(entry_point, value):
+    entry_point("toy", value)
+    assert hardware_names()["toy"] == f"From the package {value}."
+
+
+def test_a_model_is_listed_without_running_its_module(tmp_path, monkeypatch, entry_point):
+    for name, text in (("alone.py", "Alone"), ("whole/__init__.py", "Whole"), ("bad.py", "Bad")):
+        path = tmp_path / f"bitscout_test_{name}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'raise SystemExit\nclass {text}:\n    """One.\n\n    Two."""\n')
+    (tmp_path / "bitscout_test_whole" / "part.py").write_text('class Part:\n    """Three."""\n')
+    (tmp_path / "bitscout_test_bad.py").write_text("class Bad(:")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for value, said in (
+        ("alone:Alone", "One."),
+        ("whole:Whole", "One."),
+        ("whole.part:Part", "Three."),
+        ("bad:Bad", "From the package bitscout_test_bad:Bad."),
+    ):
+        entry_point("toy", f"bitscout_test_{value}")
+        assert hardware_names()["toy"] == said
 
 
 def test_its_constants_must_be_given(entry_point):

@@ -99,6 +99,15 @@ class Microcontroller(HardwareModel):
                 msg = f"`{option}` of hardware {self.name!r} must be finite, >= 0, got {weight}."
                 raise ConfigError(msg)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of this model's figures must know."""
+        tensors_alone = (
+            "Peak memory is that of the tensors alone: programs, buffers inside operators, and "
+            "what an interpreter or an arrangement of the tensors loses come on top."
+        )
+        return (*super().notes, tensors_alone)
+
     def report(
         self,
         graph: LayerGraph,
@@ -152,6 +161,7 @@ class Microcontroller(HardwareModel):
                 for i, layer in enumerate(graph)
             ),
             notes=(*self.notes, _peak_note(memory)),
+            description=self.origin.description,
         )
 
     def memory(self, graph: LayerGraph, policy: QuantPolicy) -> MemoryProfile:

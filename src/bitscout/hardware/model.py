@@ -73,10 +73,12 @@ class Origin:
     Attributes:
         values: Constants and options as the file gives them, in the model's units.
         notes: What a reader of the figures must know.
+        description: One line about it.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    description: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +324,7 @@ class LayerModel(HardwareModel):
                 for i, layer in enumerate(graph.names)
             ),
             notes=self.notes,
+            description=self.origin.description,
         )
 
     @final

@@ -11,7 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-from bitscout.errors import ConfigError
+from bitscout.errors import ConfigError, shown
+from bitscout.hardware.class_summary import class_summary
 from bitscout.hardware.model import HardwareModel, Origin
 from bitscout.hardware.options import split_options, typed_option
 from bitscout.hardware.targets import Target, built_in_targets, read_target
@@ -61,7 +62,8 @@ def load_hardware(spec: HardwareSpec, **options: object) -> HardwareModel:
         wanted = ", ".join(f"`{key}`" for key in missing)
         msg = f"Hardware {name!r} needs {wanted}: write {name}:{missing[0]}=..."
         raise ConfigError(msg)
-    return model(name=name, **chosen, origin=Origin(values, target.notes if target else ()))
+    origin = Origin(values, target.notes, target.description) if target else Origin(values)
+    return model(name=name, **chosen, origin=origin)
 
 
 def with_absolute_paths(spec: HardwareSpec) -> HardwareSpec:
@@ -89,9 +91,8 @@ def hardware_names() -> dict[str, str]:
         name: read_target(source, name).description for name, source in built_in_targets().items()
     }
     for name, entry in sorted(_entry_points().items()):
-        found.setdefault(
-            name, f"From the package {entry.dist.name if entry.dist else entry.value}."
-        )
+        package = f"From the package {entry.dist.name if entry.dist else entry.value}."
+        found.setdefault(name, class_summary(entry.value) or package)
     return found
 
 
@@ -147,6 +148,14 @@ def _check_is_complete(model: type[HardwareModel], name: str) -> None:
 
 def _unknown(name: str, path: str | None) -> ConfigError:
     if path is None:
+        names = [part.strip() for part in name.split(",")]
+        if len(names) > 1:
+            options = " ".join(f"--hardware {part}" for part in names if part)
+            msg = (
+                f"No hardware is called {shown(name)}. Several are given one by one, {options}, "
+                "or as a list in a configuration."
+            )
+            return ConfigError(msg)
         known = sorted({*built_in_targets(), *_entry_points()})
         said, more = "No hardware is", "; or the path of a target file that ends in .yaml"
     else:
@@ -154,7 +163,7 @@ def _unknown(name: str, path: str | None) -> ConfigError:
         said, more = f"{path}: no model is", ""
     nearest = get_close_matches(name, known, n=1)
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    return ConfigError(f"{said} called {name!r}. {hint}Known: {', '.join(known)}{more}.")
+    return ConfigError(f"{said} called {shown(name)}. {hint}Known: {', '.join(known)}{more}.")
 
 
 def _built_in_models() -> dict[str, Callable[[], type[HardwareModel]]]:
@@ -208,17 +217,21 @@ def _parse(spec: object) -> tuple[str, dict[str, Any]]:
         given = {str(key): value for key, value in spec.items()}
         name = given.pop("name", None)
         if not isinstance(name, str) or not name.strip():
-            msg = f"Hardware needs a `name`, got {dict(spec)!r}."
+            msg = f"Hardware needs a `name`, got {shown(dict(spec))}."
             raise ConfigError(msg)
         return name.strip(), given
     if not isinstance(spec, str):  # YAML can hold anything.
-        msg = f"Hardware is given by its name or as a mapping with `name`, got {spec!r}."
+        msg = f"Hardware is given by its name or as a mapping with `name`, got {shown(spec)}."
         raise ConfigError(msg)
-    name, _, text = spec.partition(":")
+    name, colon, text = spec.partition(":")
     if not name.strip():
-        msg = f"Hardware needs a name before its options, got {spec!r}."
+        msg = f"Hardware needs a name before its options, got {shown(spec)}."
         raise ConfigError(msg)
-    return name.strip(), dict(split_options(text))
+    options = split_options(text)
+    if colon and not options:
+        msg = f"Hardware {shown(spec)} has a colon and no options: write {name.strip()} alone."
+        raise ConfigError(msg)
+    return name.strip(), dict(options)
 
 
 def _settable(model: type[HardwareModel], name: str) -> dict[str, tuple[Field[Any], Any]]:

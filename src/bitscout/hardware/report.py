@@ -43,6 +43,7 @@ class CostReport:
         layers: One entry a layer, in execution order. Quantities that only the whole network has
             are missing here.
         notes: What a reader of the figures must know.
+        description: One line about the target; empty where nobody gave one.
     """
 
     hardware: str
@@ -51,11 +52,13 @@ class CostReport:
     total: Mapping[str, float]
     layers: tuple[LayerCost, ...]
     notes: tuple[str, ...] = field(default=())
+    description: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``bitscout cost --json``."""
         return {
             "hardware": self.hardware,
+            "description": self.description,
             "batch": self.batch,
             "units": dict(self.units),
             "total": dict(self.total),

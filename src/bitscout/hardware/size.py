@@ -146,6 +146,15 @@ class SizeModel(LayerModel):
                 msg = f"`{option}` of hardware {self.name!r} must be from 1 to 32, got {bits}."
                 raise ConfigError(msg)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of this model's figures must know."""
+        header = (
+            "The bytes of a file's header are not counted; `bitscout verify` shows the bytes of "
+            "every file that was written."
+        )
+        return (*super().notes, header)
+
     def costs(
         self, layers: LayerArrays, weight_bits: IntArray, act_bits: IntArray
     ) -> Mapping[str, Any]:

@@ -20,17 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from bitscout.errors import ConfigError
+from bitscout.errors import ConfigError, shown
 from bitscout.hardware.model import HardwareModel
+from bitscout.hardware.strict_yaml import load_yaml
 
 __all__ = ["Target", "built_in_targets", "read_target"]
 
@@ -103,7 +105,7 @@ class Target:
             for name in names:
                 if name not in declared:
                     hint = _hint(name, declared)
-                    msg = f"{self.path}: {model.__name__} has no {what} `{name}`.{hint}"
+                    msg = f"{self.path}: {self.model} has no {what} `{name}`.{hint}"
                     raise ConfigError(msg)
         for name in self.options:
             if name in self.constants:
@@ -118,16 +120,27 @@ class Target:
                 raise ConfigError(msg)
 
     def _converted(self, name: str, value: Any, unit: str, wanted: str) -> Any:  # noqa: ANN401  # YAML
+        if isinstance(value, str) and _is_number(value):
+            msg = (
+                f"{self.path}: the value of `{name}` must be a number, without quotes, got "
+                f"{shown(value)}."
+            )
+            raise ConfigError(msg)
         if unit == wanted:
             return value
         scale = next((s for s in _SCALES if wanted in s), {wanted: 1})
-        number = _decimal(value)
-        if unit not in scale or number is None:
+        if unit not in scale:
             msg = (
-                f"{self.path}: `{name}` must be in {' or '.join(scale)}, got {value!r} in "
-                f"{unit!r}."
+                f"{self.path}: `{name}` must be in {' or '.join(scale)}, got {shown(value)} in "
+                f"{shown(unit)}."
             )
             raise ConfigError(msg)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            msg = (
+                f"{self.path}: the value of `{name}` must be a finite number, got {shown(value)}."
+            )
+            raise ConfigError(msg)
+        number = Decimal(str(value))
         # Decimal, because 4.1 kB in floats is not 4100 bytes.
         converted = number * scale[unit] / scale[wanted]
         return int(converted) if converted == converted.to_integral_value() else float(converted)
@@ -151,7 +164,7 @@ def read_target(source: Traversable | Path, name: str) -> Target:
         ConfigError: If it cannot be read or does not have the form above.
     """
     try:
-        document = yaml.safe_load(source.read_text(encoding="utf-8"))
+        document = load_yaml(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         msg = f"The target file {source} cannot be read: {error}."
         raise ConfigError(msg) from error
@@ -182,38 +195,35 @@ def _constants(section: object, path: str) -> dict[str, tuple[Any, str]]:
         if not isinstance(entry, dict) or set(entry) != set(_CONSTANT_KEYS):
             msg = (
                 f"{path}: the constant `{name}` must have exactly the keys value, unit and "
-                f"source, got {entry!r}."
+                f"source, got {shown(entry)}."
             )
             raise ConfigError(msg)
         for key in ("unit", "source"):
             if not str(entry[key] or "").strip():
-                msg = f"{path}: the constant `{name}` needs a {key}, got {entry[key]!r}."
+                msg = f"{path}: the constant `{name}` needs a {key}, got {shown(entry[key])}."
                 raise ConfigError(msg)
         constants[name] = (entry["value"], str(entry["unit"]))
     return constants
 
 
-def _decimal(value: object) -> Decimal | None:
-    """Return a finite number, given as such or as text: YAML 1.1 reads 1e-3 as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
+def _is_number(text: str) -> bool:
     try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _notes(section: object, path: str) -> tuple[str, ...]:
     if not isinstance(section, list) or not all(isinstance(note, str) for note in section):
-        msg = f"{path}: `notes` must be a list of texts, got {section!r}."
+        msg = f"{path}: `notes` must be a list of texts, got {shown(section)}."
         raise ConfigError(msg)
     return tuple(section)
 
 
 def _mapping(section: object, name: str, path: str) -> dict[str, Any]:
     if not isinstance(section, dict):
-        msg = f"{path}: `{name}` must be a mapping, got {section!r}."
+        msg = f"{path}: `{name}` must be a mapping, got {shown(section)}."
         raise ConfigError(msg)
     return {str(key): value for key, value in section.items()}
 

@@ -133,6 +133,7 @@ class Measured(HardwareModel):
                 for layer, kind in zip(graph, kinds, strict=True)
             ),
             notes=self.notes,
+            description=self.origin.description,
         )
 
     def _request(self, graph: LayerGraph, policy: QuantPolicy) -> dict[str, Any]:
