@@ -269,3 +269,46 @@ def test_mobilenet_v1_gets_narrower():
 def test_what_cannot_be_built_is_explained(call, message):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("mobilenet_v1:width=0.5", {"width": 0.5}, mobilenet_v1(width=0.5)),
+        ("mobilenet_v2:width=0.75", {"width": 0.75}, mobilenet_v2(width=0.75)),
+        ("resnet20:widths=16+24+48", {"widths": (16, 24, 48)}, resnet20(widths=(16, 24, 48))),
+        ("vgg16:n_classes=7", {"n_classes": 7}, vgg16(n_classes=7)),
+        (
+            "resnet20:n_classes=3,widths='8+8+8'",
+            {"n_classes": 3, "widths": (8, 8, 8)},
+            resnet20(n_classes=3, widths=(8, 8, 8)),
+        ),
+    ],
+)
+def test_options_are_passed_on_as_values_and_as_text(text, options, expected):
+    assert reference_network(text) == expected
+    assert reference_network(text.partition(":")[0], **options) == expected
+    small = reference_network(text, (3, 64, 64))
+    assert small.nodes[0].shape == (3, 64, 64)
+    assert small.n_weights <= expected.n_weights
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("resnet18:width=2", {}, "resnet18 has no option 'width'. It has n_classes."),
+        ("mobilenet_v1", {"widths": (1,)}, "no option 'widths'. It has n_classes, width."),
+        ("mobilenet_v1:input_shape=3", {}, "no option 'input_shape'"),
+        ("mobilenet_v1:width=half", {}, "`width` of mobilenet_v1 must be a number, got 'half'"),
+        ("resnet20:widths=8,8,8", {}, "name:key=value"),
+        ("resnet20:widths=8+8+x", {}, "must be whole numbers .*, got '8.8.x'"),
+        ("resnet20", {"widths": 8}, "`widths` of resnet20 must be whole numbers .*, got 8"),
+        ("mobilenet_v1", {"width": (1,)}, r"`width` of .* must be a number, got \(1,\)"),
+        ("resnet20:widths=8+8", {}, "one number for each of 3 stages"),
+        ("resnet2:widths=8", {}, "called 'resnet2'. Did you mean 'resnet20'"),
+        ("mobilenet_v1:width=nan", {}, "must be a positive number, got nan"),
+    ],
+)
+def test_options_that_are_wrong_are_refused(text, options, message):
+    with pytest.raises(ConfigError, match=message):
+        reference_network(text, **options)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ from bitscout.hardware.report import CostReport, LayerCost
 
 __all__ = ["Measured"]
 
+_log = logging.getLogger(__name__)  # Silent until somebody listens, as `bitscout cost` does.
 _COMMAND: Final = Notation("a command, as text or as a list of words", split_command, join_command)
 _LATENCY: Final = Quantities(["latency_ms"])
 _QUANTITIES: Final = Notation("names joined by +, or a list of names", Quantities.read, str)
@@ -166,7 +168,11 @@ class Measured(HardwareModel):
         words = (*self.command, str(path.absolute()))
         text = canonical_json({"onnx": str(path.absolute()), **request})
         failure = tail = ""
-        for _ in range(1 + self.retries):
+        for attempt in range(1 + self.retries):
+            _log.info(
+                "Measuring with `%s`, attempt %d of %d, up to %g s.",
+                *(join_command(self.command), attempt + 1, 1 + self.retries, self.timeout_s),
+            )
             try:
                 outcome = run_command(words, text, self.timeout_s)
             except (OSError, ValueError) as error:
