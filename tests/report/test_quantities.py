@@ -88,3 +88,51 @@ def test_time_is_looked_at_before_energy_and_cycles_only_without_time():
     assert [entry.name for entry, _ in found] == ["latency_ms", "energy_mj"]
     only = dearest(report({"own_bits": 2.0}, {"own_bits": 2.0}))
     assert [entry.name for entry, _ in only] == ["own_bits"]
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([2560.0], ["2.56"]),
+        ([2048.0, 3200.0], ["2.048", "3.200"]),
+        ([7886.0, 3000.0], ["7.886", "3.000"]),
+        ([3000.0, 4000.0], ["3", "4"]),
+        ([2560.5], ["2.5605"]),
+        ([1234567.0], ["1.2346"]),
+    ],
+)
+def test_whole_bytes_are_not_padded(values, written):
+    entry = column("peak_memory_bytes", "bytes", values)
+    assert [entry.text(value) for value in values] == written
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "values", "written"),
+    [
+        ("energy_mj", "mJ", [0.14823, 0.0103, 0.000121], ["148", "10.3", "0.121"]),
+        ("energy_mj", "mJ", [0.0099996, 0.0], ["10.0", "0"]),
+        ("latency_ms", "ms", [999.96, 12.345], ["1,000", "12.3"]),
+        ("peak_memory_bytes", "bytes", [6656.0, 3200.0], ["6.66", "3.20"]),
+        ("peak_memory_bytes", "bytes", [3200.0], ["3.2"]),
+        ("cycles", "cycles", [444.0, 12.0], ["444", "12"]),
+    ],
+)
+def test_summaries_have_three_digits(name, unit, values, written):
+    entry = column(name, unit, values)
+    assert [entry.brief(value) for value in values] == written
+    assert entry.brief(None) == "–"
+
+
+def test_parts_of_whole_bytes_keep_their_digits():
+    layers = tuple(
+        LayerCost(
+            f"l{i}", "conv", 1, 8, 8, {"a_bytes": 2500.0, "b_bytes": 2048.0, "c_bytes": 452.0}
+        )
+        for i in range(2)
+    )
+    units = dict.fromkeys(("a_bytes", "b_bytes", "c_bytes"), "bytes")
+    found = {e.name: e for e in columns(CostReport("x", 1, units, {}, layers))}
+    assert [found[f"{n}_bytes"].text(v) for n, v in (("a", 2500.0), ("b", 2048.0))] == [
+        "2.500",
+        "2.048",
+    ]

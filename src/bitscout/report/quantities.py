@@ -54,6 +54,7 @@ _COUNTS: Final = ((1e9, "10^9"), (1e6, "10^6"), (1e3, "10^3"), (1.0, ""))
 _COUNTED: Final = {"bops": "BOPs", "macs": "MACs", "params": "parameters"}
 MAX_PARTS: Final = 6  # As many colours as the page has for them.
 _SIGNIFICANT_DIGITS: Final = 5  # Of a network's total; its layers get as many decimals.
+SUMMARY_DIGITS: Final = 3  # Where networks are compared: no model is as good as that.
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,22 @@ class Column:
         """Return `value`, in the quantity's own unit, as digits alone."""
         return ABSENT if value is None else f"{value / self.scale:,.{self.decimals}f}"
 
+    def brief(self, value: float | None) -> str:
+        """Return `value` with three significant digits, or fewer where those are all it has.
+
+        Example:
+            >>> entry = column("energy_mj", "mJ", [0.148, 0.0298])
+            >>> entry.brief(0.148), entry.brief(0.02981)
+            ('148', '29.8')
+        """
+        if value is None:
+            return ABSENT
+        number = value / self.scale
+        decimals = _decimals(number, SUMMARY_DIGITS)
+        if round(number, self.decimals) == number:
+            decimals = min(decimals, self.decimals)
+        return f"{number:,.{decimals}f}"
+
     def with_unit(self, value: float) -> str:
         """Return `value` with its unit."""
         return f"{self.text(value)} {self.unit}".rstrip()
@@ -85,6 +102,8 @@ class Column:
 
 def column(name: str, unit: str, values: Sequence[float]) -> Column:
     """Return how a quantity is written whose largest value has five significant digits.
+
+    Whole bytes have no more decimals than all values of the column need: 2.56 kB, not 2.5600.
 
     Args:
         name: The quantity.
@@ -109,6 +128,9 @@ def column(name: str, unit: str, values: Sequence[float]) -> Column:
         prefixed = f"{prefixed} {unit}".strip()
     is_whole = scale == 1.0 and all(float(value).is_integer() for value in values)
     decimals = 0 if is_whole else _decimals(largest / scale)
+    if unit in ("bytes", "bits") and all(float(value).is_integer() for value in values):
+        needed = (n for n in range(decimals) if all(v * 10**n % scale == 0 for v in values))
+        decimals = next(needed, decimals)
     return Column(name, label, prefixed, scale, decimals)
 
 
@@ -121,7 +143,11 @@ def columns(report: CostReport) -> list[Column]:
     wanted = [name for name in FIRST if name in names]
     found = {name: column(name, report.units[name], _values(report, name)) for name in names}
     for whole in names:
-        for part in part_names(report, whole):
+        parts = part_names(report, whole)
+        if parts:
+            together = [value for name in (whole, *parts) for value in _values(report, name)]
+            found[whole] = column(whole, report.units[whole], together)
+        for part in parts:
             found[part] = replace(found[whole], name=part, label=_label(part, report.units[part]))
     return [found[name] for name in (*wanted, *(name for name in names if name not in wanted))]
 
@@ -202,11 +228,11 @@ def _label(name: str, unit: str) -> str:
     return _COUNTED.get(name, " ".join(words))
 
 
-def _decimals(value: float) -> int:
+def _decimals(value: float, digits: int = _SIGNIFICANT_DIGITS) -> int:
     if value <= 0:
         return 0
     before = floor(log10(value)) + 1
     # 9.99996 is written with five digits as 10.000.
-    if round(value, _SIGNIFICANT_DIGITS - before) >= 10.0**before:
+    if round(value, digits - before) >= 10.0**before:
         before += 1
-    return max(0, _SIGNIFICANT_DIGITS - before)
+    return max(0, digits - before)
