@@ -56,10 +56,10 @@ def test_the_totals_are_those_the_search_knew(budgeted):
     records = (*budgeted.final, *budgeted.baselines)
     for record, row, memory_row in zip(records, fused.totals, memory.totals, strict=True):
         assert number(row.cells[energy]) * unit == pytest.approx(
-            record.metrics.energy_mj, rel=1e-4
+            record.metrics.energy_mj, rel=5.1e-3
         )
         peak_kb = record.metrics.peak_memory_bytes / 1000
-        assert number(memory_row.cells[peak]) == pytest.approx(peak_kb, rel=1e-4)
+        assert number(memory_row.cells[peak]) == pytest.approx(peak_kb, rel=5.1e-3)
 
 
 def test_each_layer_has_a_row_and_the_network_the_last_one(budgeted):

@@ -10,6 +10,7 @@ from bitscout.core import Candidate
 from bitscout.errors import BitscoutError
 from bitscout.hardware import CostReport
 from bitscout.pipeline import HardwareCosts, RunResult, run_costs
+from bitscout.report.bounds import over_budget
 from bitscout.report.cost_chart import CostChart, cost_chart
 from bitscout.report.cost_tables import dearest_layers
 from bitscout.report.quantities import FIRST, Column, column, columns, part_names
@@ -31,12 +32,14 @@ class TotalRow:
         label: Which network.
         is_best: Whether it is the run's answer.
         is_baseline: Whether it was not searched.
+        over: Names of the budget's bounds that it is over; empty where there are none.
         cells: Its quantities, formatted.
     """
 
     label: str
     is_best: bool
     is_baseline: bool
+    over: str
     cells: tuple[str, ...]
 
 
@@ -117,6 +120,9 @@ def _section(
 ) -> CostSection:
     best = result.best_final.name if result.best_final else next(iter(labels))
     baselines = {record.name for record in result.baselines}
+    budget = result.config.budget.build()
+    records = (*result.final, *result.baselines)
+    over = {record.name: over_budget(budget, record.metrics) for record in records}
     reports = dict(costs.reports)
     if costs.is_measured and not reports:
         reports, notes = _recorded(costs, labels, result), [NOT_MEASURED_AGAIN]
@@ -133,7 +139,8 @@ def _section(
                 labels[name],
                 name == best,
                 name in baselines,
-                tuple(entry.text(report.total.get(entry.name)) for entry in entries),
+                over.get(name, ""),
+                tuple(entry.brief(report.total.get(entry.name)) for entry in entries),
             )
             for name, report in reports.items()
         ),

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from bitscout.pipeline import RunDirectory, RunResult, dump_config
 from bitscout.report.bit_map import bit_map
+from bitscout.report.bounds import budget_sentence, cost_headings, not_judged, over_budget
 from bitscout.report.certificates import certificate_summary, size_sentences, target_rows
 from bitscout.report.costs import cost_sections
 from bitscout.report.front_axis import cost_axes
@@ -29,6 +30,7 @@ from bitscout.report.headline import headline, state_sentence, verdict_summary
 from bitscout.report.history_charts import front_words, hypervolume_chart, score_chart
 from bitscout.report.rejected import budget_chart, rejected
 from bitscout.report.rows import format_count, format_size, network_row
+from bitscout.report.untrained import untrained
 
 __all__ = ["render_report", "write_report"]
 
@@ -61,18 +63,26 @@ def render_report(result: RunResult) -> str:
     policy to load anything. Without scripts all but the charts can be read.
     """
     costs, no_costs = cost_sections(result)
-    over_budget = budget_chart(result)
+    budget_picture = budget_chart(result)
     map_of_costs = cost_map(result)
     axes = cost_axes(result)
+    headings = cost_headings(result)
+    budget = result.config.budget.build()
+    ended = untrained(result)
     page: str = _template().render(
         result=result,
         costs=costs,
         no_costs=no_costs,
         headline=headline(result),
-        state=state_sentence(result),
+        state=ended.state if ended else state_sentence(result),
+        budget=budget_sentence(budget),
+        untrained=ended,
+        not_judged=not_judged(result),
         verdict_summary=verdict_summary(result),
-        final=[network_row(record, result) for record in result.final],
-        baselines=[network_row(record, result) for record in result.baselines],
+        cost_headings=headings,
+        final=[network_row(record, result, headings) for record in result.final],
+        baselines=[network_row(record, result, headings) for record in result.baselines],
+        over={r.name: over_budget(budget, r.metrics) for r in result.baselines},
         bit_map=bit_map(result),
         certificates=[
             (record, result.certificates[record.name])
@@ -90,7 +100,7 @@ def render_report(result: RunResult) -> str:
         front_words=front_words(result.front_metrics),
         baseline_symbols=baseline_symbols(result),
         rejected=rejected(result),
-        has_budget_chart=over_budget is not None,
+        has_budget_chart=budget_picture is not None,
         failed=[trial for trial in result.trials if trial.outcome == "failed"],
         max_listed=MAX_LISTED_TRIALS,
         config_yaml=dump_config(result.config),
@@ -105,7 +115,7 @@ def render_report(result: RunResult) -> str:
                 **({"cost-map": map_of_costs[1]} if map_of_costs else {}),
                 "score": score_chart(result),
                 "hypervolume": hypervolume_chart(result),
-                **({"budget": over_budget} if over_budget is not None else {}),
+                **({"budget": budget_picture} if budget_picture is not None else {}),
                 **{
                     network.id: network.picture.chart
                     for section in costs
@@ -175,7 +185,7 @@ def _commands(result: RunResult) -> list[tuple[str, str]]:
     again = shlex.quote(f"{result.directory}-again")
     config = shlex.quote(str(result.directory / "config.yaml"))
     commands = [("Repeat the run", f"bitscout search {config} --out {again}")]
-    if result.state != "complete":
+    if result.state != "complete" and untrained(result) is None:
         commands.insert(0, ("Go on with the run", f"bitscout resume {directory}"))
     commands.append(("Look at it in the terminal", f"bitscout show {directory}"))
     if result.final:

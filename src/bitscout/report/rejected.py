@@ -6,18 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Final
 
 from bitscout.core import Budget, Metrics
 from bitscout.pipeline import RunResult, TrialRecord
+from bitscout.report.bounds import bound_name, bound_unit
 from bitscout.report.chart_style import LAYOUT, Chart, trial_axis
 from bitscout.report.front_axis import log_axis
 from bitscout.report.quantities import ABSENT
 
 __all__ = ["BoundRow", "Rejected", "RejectedRow", "budget_chart", "rejected"]
-
-_UNITS: Final = {"kb": "kB", "ms": "ms", "mj": "mJ"}
-_COUNTS: Final = {"macs": "MACs", "bops": "BOPs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ def rejected(result: RunResult) -> Rejected:
     over = [_over(budget, trial) for trial in trials]
     bounds = budget.bounds()
     return Rejected(
-        summary=_summary(len(trials), sum(result.counts().values()), bool(bounds)),
+        summary=_summary(result, budget, len(trials)),
         bounds=tuple(
             BoundRow(
                 label=_label(name),
@@ -161,10 +158,16 @@ def _text(budget: Budget, trial: TrialRecord) -> str:
     return "<br>".join([f"<b>trial {trial.number}</b> {trial.outcome}", *map(escape, lines)])
 
 
-def _summary(n_rejected: int, n_trials: int, has_budget: bool) -> str:
+def _summary(result: RunResult, budget: Budget, n_rejected: int) -> str:
+    n_trials = len(result.trials)
     if not n_rejected:
-        if not has_budget:
+        if not budget.bounds():
             return "No budget was set, and nothing was rejected."
+        n_known = sum(len(_shares(budget, t)) == len(budget.bounds()) for t in result.trials)
+        if n_known == 0 < n_trials:
+            return "None: the cost of no candidate is known."
+        if n_known < n_trials:
+            return f"None: the cost of {n_known} of {n_trials} candidates is known, and within it."
         return f"None: all {n_trials} candidates so far were within the budget."
     was = "was" if n_rejected == 1 else "were"
     return (
@@ -174,10 +177,8 @@ def _summary(n_rejected: int, n_trials: int, has_budget: bool) -> str:
 
 def _label(name: str) -> str:
     """Return ``peak memory, kB`` for ``peak_memory_kb``."""
-    words, _, suffix = name.rpartition("_")
-    if suffix in _UNITS:
-        return f"{words.replace('_', ' ')}, {_UNITS[suffix]}"
-    return _COUNTS.get(name, name)
+    unit = bound_unit(name)
+    return f"{bound_name(name)}, {unit}" if unit else bound_name(name)
 
 
 def _number(value: float) -> str:

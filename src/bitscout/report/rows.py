@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import PurePosixPath
@@ -10,6 +11,7 @@ from pathlib import PurePosixPath
 from bitscout.core import Metrics, QuantPolicy
 from bitscout.export import Certificate
 from bitscout.pipeline import FinalRecord, RunResult, TrialRecord
+from bitscout.report.bounds import CostHeading, cost_cells, over_budget
 
 __all__ = [
     "ABSENT",
@@ -68,6 +70,8 @@ class NetworkRow:
         files: Names of its files in `folder`.
         is_best: Whether it is the run's answer.
         certificate: Targets that passed of those that ran, ``9/9``, or ``FAILED``.
+        over: Names of the budget's bounds that it is over; empty where there are none.
+        costs: Its other costs, a cell for each of the headings it was made with.
     """
 
     label: str
@@ -81,10 +85,14 @@ class NetworkRow:
     files: tuple[str, ...] = ()
     is_best: bool = False
     certificate: str = ABSENT
+    over: str = ""
+    costs: tuple[str, ...] = ()
 
 
-def network_row(record: FinalRecord, result: RunResult) -> NetworkRow:
-    """Return the row of a final network or baseline of `result`."""
+def network_row(
+    record: FinalRecord, result: RunResult, headings: Sequence[CostHeading] = ()
+) -> NetworkRow:
+    """Return the row of a final network or baseline of `result`, with costs under `headings`."""
     paths = [PurePosixPath(name) for name in record.files]
     folder = f"{paths[0].parent}/" if paths else ""
     return NetworkRow(
@@ -99,6 +107,8 @@ def network_row(record: FinalRecord, result: RunResult) -> NetworkRow:
         files=tuple(str(path).removeprefix(folder) for path in paths),
         is_best=record is result.best_final,
         certificate=_certificate(result.certificates.get(record.name)),
+        over=over_budget(result.config.budget.build(), record.metrics),
+        costs=cost_cells(record.metrics, headings),
     )
 
 
