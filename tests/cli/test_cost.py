@@ -2,6 +2,7 @@
 """``bitscout cost``: what it prints, its JSON, and one message for each mistake."""
 
 import json
+import logging
 import sys
 
 import pytest
@@ -110,6 +111,9 @@ def test_a_command_that_measures_gets_the_file_of_a_preset_and_of_no_table(run, 
     (tmp_path / "measure.py").write_text(MEASURE)
     hardware = f"measured:command={sys.executable} measure.py"
     outcome = run("cost", "quickstart", "--hardware", hardware, "--json")
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("Measuring with `")
+    assert outcome.err.endswith(" measure.py`, attempt 1 of 2, up to 60 s.\n")
     document = json.loads(outcome.out)
     assert document["total"]["latency_ms"] > 1000  # bytes of the file
     out = run("cost", "quickstart", "--hardware", hardware).out
@@ -124,15 +128,20 @@ def test_a_command_that_measures_gets_the_file_of_a_preset_and_of_no_table(run, 
     ("arguments", "parts"),
     [
         (["mobilenet-v2"], ["'mobilenet-v2'", "Did you mean 'mobilenet_v2'?"]),
-        (["resnet20", "--bits", "nine"], ["nine", "`--bits`"]),
-        (["resnet20", "--bits", "1"], ["`--bits`", "2 to 8", "'1'"]),
+        (["resnet20", "--bits", "nine"], ["nine", "`bits` (--bits)"]),
+        (["resnet20", "--bits", "1"], ["`bits` (--bits)", "2 to 8", "'1'"]),
         (["resnet20", "--bits", "policy.json"], ["does not match", "not in the network: no"]),
         (["resnet20", "--hardware", "bitfuson"], ["'bitfuson'", "Did you mean 'bitfusion'?"]),
         (["resnet20", "--hardware", "bitfusion:bach=3"], ["`bach`", "`batch`"]),
         (["resnet20", "--hardware", "bitfusion:batch=x"], ["`batch`", "integer", "'x'"]),
-        (["resnet20", "--input", "32"], ["`--input`", "CxHxW"]),
-        (["resnet20", "--candidate", "3"], ["`--candidate`", "run"]),
-        (["bitscout.networks:resnet"], ["`--input` is needed"]),
+        (["resnet20", "--input", "32"], ["`input_shape` (--input)", "CxHxW"]),
+        (["resnet20", "--candidate", "3"], ["`candidate` (--candidate)", "run"]),
+        (["bitscout.networks:resnet"], ["`input_shape` (--input) is needed"]),
+        (["a" * 300], ["There is no network, preset or run 'aaa"]),
+        (["resnet20", "--batch", "0"], ["`batch` (--batch)", "at least 1, got 0."]),
+        (["resnet20", "--hardware", "size,mcu"], ["--hardware size --hardware mcu"]),
+        (["resnet20", "--hardware", "size:"], ["a colon and no options"]),
+        (["resnet20", "--hardware", "size", "--hardware", "size"], ["has size twice"]),
         (["bitscout.networks:resnt", "--input", "3x8x8"], ["no 'resnt'", "'resnet'"]),
     ],
 )
@@ -152,3 +161,51 @@ def test_a_candidate_that_is_not_there_is_exit_code_2(run, run_directory):
     outcome = run("cost", run_directory, "--candidate", 99, "--hardware", "size")
     assert outcome.code == 2
     assert "no candidate '99'" in outcome.err
+
+
+@pytest.mark.parametrize("quotes", ["'{}'", '"{}"', "{}"])
+def test_a_command_may_be_quoted_as_in_the_message(run, tmp_path, quotes):
+    (tmp_path / "measure.py").write_text(MEASURE)
+    command = quotes.format(f"{sys.executable} measure.py")
+    hardware = f"measured:command={command},timeout_s=50"
+    assert run("cost", "quickstart", "--hardware", hardware).code == 0
+
+
+def test_hardware_without_a_rule_does_not_hide_the_others(run, tmp_path):
+    (tmp_path / "bitscout_test_wide.py").write_text(
+        MAKER.replace("(3, 4, 3)", "(3, 4, 3, dilation=2)")
+    )
+    arguments = ("cost", "bitscout_test_wide:make_net", "--input", "3x8x8", "--hardware", "size")
+    outcome = run(*arguments, "--hardware", "bitfusion", "--hardware", "mcu")
+    assert outcome.code == 2
+    assert outcome.out.count("\nnetwork ") == 2
+    size, refusal, mcu = (
+        outcome.out.index(f"make_net on {name}\n") for name in ("size", "bitfusion", "mcu")
+    )
+    assert size < refusal < mcu
+    reason = "No figures: Hardware 'bitfusion' has no rule for the dilated kernel of layer '0'"
+    assert outcome.out[refusal:mcu].splitlines()[1].startswith(reason)
+    assert outcome.err == (
+        "Error: No figures of bitscout_test_wide:make_net on bitfusion; the reason is above.\n"
+    )
+    outcome = run(*arguments, "--hardware", "bitfusion", "--json")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("Error: Hardware 'bitfusion' has no rule")
+
+
+def test_the_table_and_the_json_say_what_the_target_is(run):
+    said = hardware_names()["bitfusion"]
+    assert run("cost", "resnet20", "--hardware", "bitfusion").out.splitlines()[0] == said
+    document = json.loads(run("cost", "resnet20", "--hardware", "bitfusion", "--json").out)
+    assert document["description"] == said
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(run, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitscout.hardware.measured.model.run_command", interrupt)
+    outcome = run("cost", "quickstart", "--hardware", "measured:command=sleep 9")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err.splitlines()[-1] == "Interrupted."
+    assert not logging.getLogger("bitscout.hardware").handlers

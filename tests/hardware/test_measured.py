@@ -376,7 +376,7 @@ def test_the_message_without_a_command_shows_text_that_works():
 def test_every_attempt_is_told_to_whoever_listens(caplog, file):
     command = (sys.executable, "-I", "-S", "-c", "raise SystemExit(3)")
     with caplog.at_level("INFO", "bitscout.hardware"), pytest.raises(MeasurementError):
-        measured(command, retries=1, timeout_s=7.5).report(GRAPH, POLICY, onnx=file)
+        replace(measured(command, timeout_s=7.5), retries=1).report(GRAPH, POLICY, onnx=file)
     said = f"Measuring with `{join_command(command)}`, attempt %d of 2, up to 7.5 s."
     assert caplog.messages == [said % 1, said % 2]
 

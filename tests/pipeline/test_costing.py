@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a network costs, from every kind of source, against counts by hand and direct reports."""
 
+import importlib
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ import bitscout
 from bitscout.core import QuantPolicy
 from bitscout.errors import ConfigError, PolicyError, UnsupportedError
 from bitscout.hardware import CostReport, HardwareModel, LayerModel, reference_network
-from bitscout.pipeline import cost, load_config, onnx_writer
+from bitscout.pipeline import cost, load_config, onnx_writer, plan_cost
+from bitscout.pipeline.cost_arguments import read_settings
+from bitscout.pipeline.load import _apply_setting
 from bitscout.pipeline.spaces import build_space
 
 MAKER = """
@@ -125,9 +128,42 @@ def test_a_preset_is_the_seed_network_of_its_space_at_its_own_bits():
     assert policy == space.policy(values).to_json()
 
 
-def test_settings_change_the_configuration():
-    (report,) = cost("quickstart", "size", settings=["space.bits=[2,3]"]).reports
+@pytest.mark.parametrize(
+    "settings",
+    [["space.bits=[2,3]"], ("space.bits=[2,3]",), {"space.bits": [2, 3]}, {"space.bits": (2, 3)}],
+)
+def test_settings_change_the_configuration(settings):
+    (report,) = cost("quickstart", "size", settings=settings).reports
     assert bits_of(report) <= {(2, 8), (3, 8)}
+
+
+@pytest.mark.parametrize(
+    "value", [5, 1e-7, True, None, "a: b", "ünï 😀", "1e3", [1, {"k": None}], Path("a/b")]
+)
+def test_a_setting_means_the_same_as_a_value_and_as_text(value):
+    (text,) = read_settings({"data.key": value})
+    document = {}
+    _apply_setting(document, text)
+    assert document == {"data": {"key": str(value) if isinstance(value, Path) else value}}
+
+
+def test_a_module_costs_what_its_import_path_costs_and_stays_as_it_was(maker):
+    module = importlib.import_module(maker).make().train()
+    found = cost(module, Npu(), input_shape=(3, 6, 5), bits=4)
+    expected = cost(f"{maker}:make", Npu(), input_shape=(3, 6, 5), bits=4)
+    assert found.reports == expected.reports
+    assert found.network == "Sequential"
+    assert module.training
+    assert cost(module, Board(), input_shape="3x6x5").reports[0].total["size_bytes"] > 100
+
+
+def test_a_built_in_network_takes_options():
+    graph = reference_network("mobilenet_v1", width=0.25)
+    (report,) = cost("mobilenet_v1:width=0.25", Npu()).reports
+    assert [layer.macs for layer in report.layers] == [layer.macs for layer in graph]
+    assert cost("mobilenet_v1:width=0.25", Npu(), input_shape="3x64x64").network == (
+        "mobilenet_v1:width=0.25 on 3x64x64"
+    )
 
 
 @pytest.mark.parametrize("attribute", ["make", "ready", "Nested.make"])
@@ -259,22 +295,41 @@ def test_a_table_of_layers_cannot_be_measured():
         ("quikstart", {}, ["Did you mean 'quickstart'?"]),
         ("", {}, ["network, preset or run ''"]),
         ("nowhere/run", {}, ["'nowhere/run'"]),
-        ("resnet20", {"bits": 9}, ["`--bits`", "2 to 8", "9"]),
-        ("resnet20", {"bits": "8/8/8"}, ["`--bits`", "'8/8/8'"]),
-        ("resnet20", {"bits": "8/"}, ["`--bits`", "'8/'"]),
-        ("resnet20", {"bits": 6.5}, ["`--bits`", "6.5"]),
+        ("resnet20", {"bits": 9}, ["`bits` (--bits)", "2 to 8", "9"]),
+        ("resnet20", {"bits": "8/8/8"}, ["`bits` (--bits)", "'8/8/8'"]),
+        ("resnet20", {"bits": "8/"}, ["`bits` (--bits)", "'8/'"]),
+        ("resnet20", {"bits": 6.5}, ["`bits` (--bits)", "6.5"]),
         ("resnet20", {"bits": "none.json"}, ["none.json", "No such file"]),
-        ("resnet20", {"input_shape": "3x32"}, ["`--input`", "CxHxW", "'3x32'"]),
-        ("resnet20", {"input_shape": "3x0x32"}, ["`--input`", "'3x0x32'"]),
-        ("resnet20", {"input_shape": (784,)}, ["`--input`", "CxHxW", "784"]),
-        ("resnet20", {"candidate": 3}, ["`--candidate` belongs to a run", "built-in"]),
-        ("resnet20", {"settings": ["a=1"]}, ["`--set` belongs to a preset"]),
-        ("quickstart", {"input_shape": (3, 8, 8)}, ["`--input` belongs to an import path"]),
-        ("resnet20", {"batch": 0}, ["`batch`", "at least 1", "0"]),
+        ("resnet20", {"input_shape": "3x32"}, ["`input_shape` (--input)", "CxHxW", "'3x32'"]),
+        ("resnet20", {"input_shape": "3x0x32"}, ["`input_shape` (--input)", "'3x0x32'"]),
+        ("resnet20", {"input_shape": (784,)}, ["`input_shape` (--input)", "CxHxW", "784"]),
+        ("resnet20", {"candidate": 3}, ["`candidate` (--candidate) belongs to a run", "built-in"]),
+        ("resnet20", {"settings": ["a=1"]}, ["`settings` (--set) belongs to a preset"]),
+        (
+            "quickstart",
+            {"input_shape": (3, 8, 8)},
+            ["`input_shape` (--input) belongs to an import path"],
+        ),
+        ("resnet20", {"batch": 0}, ["`batch` (--batch)", "at least 1, got 0."]),
+        ("resnet20", {"batch": 1.5}, ["a whole number, at least 1, got 1.5."]),
+        ("resnet20", {"batch": True}, ["got True."]),
+        ("a" * 300, {}, ["There is no network, preset or run 'aaa"]),
+        ("quickstart", {"settings": "a=1"}, ["`settings` (--set)", "a mapping", "got 'a=1'"]),
+        ("quickstart", {"settings": ["a"]}, ["`settings` (--set)", "got ['a']"]),
+        ("quickstart", {"settings": 5}, ["`settings` (--set)", "got 5"]),
+        ("quickstart", {"settings": {"space.bit": 5}}, ["`space.bit` is not a key"]),
+        ("resnet20", {"settings": {"a": 1}}, ["`settings` (--set) belongs to a preset"]),
+        (None, {}, ["`source` must be", "torch.nn.Module, got None."]),
+        (["resnet20"], {}, ["got ['resnet20']."]),
+        (nn.ReLU, {}, ["got <class 'torch.nn", "Pass a module, not its class."]),
+        (nn.ReLU(), {}, ["`input_shape` (--input) is needed for ReLU"]),
+        (nn.ReLU(), {"candidate": 1}, ["`candidate` (--candidate) belongs to a run", "a module"]),
+        (nn.Linear(3, 4), {"input_shape": (5,)}, ["does not run on an input", "5"]),
+        ("resnet18:width=2", {}, ["no option 'width'"]),
     ],
 )
 def test_what_is_not_understood_is_named(source, options, parts):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises((ConfigError, UnsupportedError)) as caught:
         cost(source, Npu(), **options)
     for part in parts:
         assert part in str(caught.value)
@@ -297,7 +352,9 @@ def test_what_goes_wrong_in_foreign_code_is_told_in_one_message(maker, attribute
 
 
 def test_an_import_path_needs_a_shape_and_a_module_that_exists(maker):
-    with pytest.raises(ConfigError, match=f"`--input` is needed for {maker}:make"):
+    with pytest.raises(
+        ConfigError, match=rf"`input_shape` \(--input\) is needed for {maker}:make"
+    ):
         cost(f"{maker}:make", Npu())
     with pytest.raises(ConfigError, match=r"'no_such_module_here' of .* cannot be imported"):
         cost("no_such_module_here:make", Npu(), input_shape=(3, 8, 8))
@@ -314,7 +371,7 @@ def test_a_policy_must_cover_the_network_and_be_one(tmp_path):
     with pytest.raises(PolicyError, match="not in the network: other"):
         cost("resnet20", Npu(), bits={"other": [4, 4]})
     for text, part in (
-        ('{"a": [4, 9]}', "`act_bits` must be in"),
+        ('{"a": [4, 9]}', "policy.json: Policy of layer 'a': `act_bits` must be in .*, got 9"),
         ("[4]", "must map each layer"),
         ("{", "is not JSON"),
     ):
@@ -340,3 +397,28 @@ def test_a_configuration_brings_its_own_hardware(tmp_path):
 def test_no_bits_at_all_are_refused():
     with pytest.raises(ConfigError, match=r"must be W or W/A"):
         cost("resnet20", bits=())
+
+
+@pytest.mark.parametrize(
+    "hardware",
+    [["mcu", "size", "mcu"], ["mcu", {"name": "mcu"}], [Npu(), Npu()], ["mcu", "mcu:batch=1"]],
+)
+def test_the_same_hardware_twice_is_refused(hardware):
+    with pytest.raises(ConfigError, match=r"`hardware` \(--hardware\) has (mcu|npu) twice"):
+        cost("resnet20", hardware)
+
+
+@pytest.mark.parametrize("hardware", [5, [5], [["mcu"]]])
+def test_what_is_no_hardware_is_refused(hardware):
+    with pytest.raises(ConfigError, match="by its name or as a mapping"):
+        cost("resnet20", hardware)
+
+
+def test_a_plan_has_reports_in_spite_of_hardware_without_a_rule():
+    plan = plan_cost("resnet20", [Npu(), "size"], bits="5/8")
+    with pytest.raises(UnsupportedError, match="5-bit weights"):
+        plan.report(plan.models[0])
+    with pytest.raises(UnsupportedError, match="5-bit weights"):
+        plan.carry_out()
+    (expected,) = cost("resnet20", "size", bits="5/8").reports
+    assert plan.report(plan.models[1]) == expected

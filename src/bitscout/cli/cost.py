@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
+from bitscout.cli.interruption import interruptible
 from bitscout.cli.options import AsJson, Settings
-from bitscout.cli.output import print_json, print_result, stdout_width
+from bitscout.cli.output import print_json, print_result, shown_log, stdout_width
+from bitscout.errors import MeasurementError, UnsupportedError
+
+if TYPE_CHECKING:
+    from bitscout.pipeline import CostPlan
 
 __all__ = ["cost_command"]
 
@@ -18,8 +24,9 @@ def cost_command(  # noqa: PLR0913  # one for each option
         str,
         typer.Argument(
             metavar="MODEL|PRESET|CONFIG.yaml|DIR",
-            help="A built-in network (see: bitscout list models), an import path "
-            "(pkg.mod:make_net), the seed network of a preset or configuration, or a run.",
+            help="A built-in network (see: bitscout list models), as it is or with options "
+            "(mobilenet_v1:width=0.5), an import path (pkg.mod:make_net), the seed network of a "
+            "preset or configuration, or a run.",
             show_default=False,
         ),
     ],
@@ -38,7 +45,7 @@ def cost_command(  # noqa: PLR0913  # one for each option
         typer.Option(
             metavar="W[/A]|POLICY.json",
             help="Bits of weights and activations: 8, or 6/4, or {layer: [w, a]} in a file.  "
-            "[default: the network's own, or 8]",
+            "[default: those of the configuration or candidate; 8 for any other network]",
             show_default=False,
         ),
     ] = None,
@@ -46,7 +53,6 @@ def cost_command(  # noqa: PLR0913  # one for each option
         int | None,
         typer.Option(
             metavar="N",
-            min=1,
             help="Inputs computed together, on all hardware.  [default: the hardware's own]",
             show_default=False,
         ),
@@ -55,7 +61,8 @@ def cost_command(  # noqa: PLR0913  # one for each option
         str | None,
         typer.Option(
             metavar="CxHxW",
-            help="Shape of one input, 3x32x32; an import path needs it.",
+            help="Shape of one input, 3x32x32: an import path needs it, and a built-in network "
+            "may have another than its data set's.",
             show_default=False,
         ),
     ] = None,
@@ -80,24 +87,52 @@ def cost_command(  # noqa: PLR0913  # one for each option
       bitscout cost mypkg.models:make_net --input 3x32x32 --bits 6/4 --json
 
     With --json and several --hardware the document is the first one's report, and all of them are
-    under its key reports.
+    under its key reports. Where one of several has no rule for the network, its table is replaced
+    by the reason, and the exit code is 2; with --json there is the error alone.
     """
-    from bitscout.pipeline import cost
+    with interruptible("Interrupted."), shown_log("bitscout.hardware"):
+        from bitscout.pipeline import plan_cost  # What takes long to import may be interrupted.
 
-    found = cost(
-        source,
-        hardware,
-        bits=bits,
-        batch=batch,
-        input_shape=input,
-        candidate=candidate,
-        settings=settings or [],
-    )
-    if as_json:
-        print_json(found.to_json())
-        return
+        plan = plan_cost(
+            source,
+            hardware,
+            bits=bits,
+            batch=batch,
+            input_shape=input,
+            candidate=candidate,
+            settings=settings or [],
+        )
+        if as_json:
+            print_json(plan.carry_out().to_json())
+        else:
+            _print_tables(plan)
+
+
+def _print_tables(plan: CostPlan) -> None:
+    """Print a table for each kind of hardware, or why there is none.
+
+    Raises:
+        UnsupportedError: At the end, if there is no table for one of several.
+        BitscoutError: If there is only one, what was wrong with it.
+    """
     from bitscout.report import cost_table
 
-    for index, report in enumerate(found.reports):
-        table = cost_table(found.network, found.bits, report, width=stdout_width())
-        print_result(*([""] if index else []), table)
+    refused = []
+    for index, model in enumerate(plan.models):
+        if index:
+            print_result("")
+        try:
+            report = plan.report(model)
+        except (UnsupportedError, MeasurementError) as error:
+            if len(plan.models) == 1:
+                raise
+            heading = Text.assemble((plan.network, "bold"), " on ", (model.spec, "bold"))
+            print_result(heading, f"No figures: {error}")
+            refused.append(model.spec)
+        else:
+            if report.description:
+                print_result(Text(report.description, style="dim"))
+            print_result(cost_table(plan.network, plan.bits, report, width=stdout_width()))
+    if refused:
+        msg = f"No figures of {plan.network} on {', '.join(refused)}; the reason is above."
+        raise UnsupportedError(msg)

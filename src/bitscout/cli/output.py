@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -14,6 +17,7 @@ __all__ = [
     "print_json",
     "print_note",
     "print_result",
+    "shown_log",
     "stderr_console",
     "stdout_width",
 ]
@@ -51,3 +55,23 @@ def print_note(message: str) -> None:
 def print_error(message: str) -> None:
     """Print an error to stderr."""
     stderr_console().print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+
+
+@contextmanager
+def shown_log(name: str) -> Iterator[None]:
+    """Print to stderr what the package `name` logs."""
+    log, handler = logging.getLogger(name), _Notes()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        print_note(record.getMessage())

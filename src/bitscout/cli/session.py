@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from shlex import quote
-from types import FrameType
 
 import typer
 
+from bitscout.cli.interruption import interruptible
 from bitscout.cli.output import print_json, print_note, print_result, stderr_console
 from bitscout.cli.progress import ProgressDisplay
 from bitscout.errors import BitscoutError
@@ -32,10 +31,9 @@ from bitscout.report import (
     write_report,
 )
 
-__all__ = ["carry_out", "interruptible", "resumable"]
+__all__ = ["carry_out", "resumable"]
 
 FAILED = 1  # A certificate.
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it.
 
 
 def carry_out(
@@ -85,23 +83,6 @@ def resumable(directory: Path) -> Iterator[None]:
     """End with exit code 130 on Ctrl-C or SIGTERM, and say what is kept and how to go on."""
     with interruptible(lambda: _what_is_kept(directory)):
         yield
-
-
-@contextmanager
-def interruptible(note: str | Callable[[], str]) -> Iterator[None]:
-    """End with exit code 130 on Ctrl-C or SIGTERM, and print `note`."""
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        print_note(note if isinstance(note, str) else note())
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _what_is_kept(directory: Path) -> str:

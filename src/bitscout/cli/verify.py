@@ -59,7 +59,7 @@ def verify_command(
     the integer reference, and writes certificate.json next to the network. With --target or fewer
     --images it only compares and writes nothing. Exit code 1 if anything differs.
     """
-    from bitscout.cli.session import interruptible
+    from bitscout.cli.interruption import interruptible
     from bitscout.export import require_targets
     from bitscout.pipeline import load_result, verify_final
     from bitscout.report import best_name, certificate_table

@@ -68,14 +68,18 @@ class QuantPolicy(Mapping[str, LayerBits]):
         """Return the policy written by `to_json`.
 
         Raises:
-            PolicyError: If a value is not a pair ``[weight_bits, act_bits]``.
+            PolicyError: If a value is not a pair ``[weight_bits, act_bits]``, naming the layer.
         """
         bits: dict[str, LayerBits] = {}
         for name, pair in document.items():
             if not isinstance(pair, list | tuple) or len(pair) != 2:
                 msg = f"Policy of layer {name!r} must be [weight_bits, act_bits], got {pair!r}."
                 raise PolicyError(msg)
-            bits[name] = LayerBits(*pair)
+            try:
+                bits[name] = LayerBits(*pair)
+            except PolicyError as error:
+                msg = f"Policy of layer {name!r}: {error}"
+                raise PolicyError(msg) from error
         return cls(bits)
 
     def to_json(self) -> dict[str, list[int]]:

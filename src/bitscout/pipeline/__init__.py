@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bitscout.pipeline.api import search
     from bitscout.pipeline.config import RunConfig
-    from bitscout.pipeline.costing import NetworkCost, cost
+    from bitscout.pipeline.costing import CostPlan, NetworkCost, cost, plan_cost
     from bitscout.pipeline.deploy import DeployRequest, export_final, verify_final
     from bitscout.pipeline.directory import RunDirectory, next_free_directory
     from bitscout.pipeline.events import (
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CertificateFinished",
     "CertificateStarted",
+    "CostPlan",
     "DeployRequest",
     "Event",
     "ExplainReport",
@@ -78,6 +79,7 @@ __all__ = [
     "make_config",
     "next_free_directory",
     "onnx_writer",
+    "plan_cost",
     "preset_names",
     "preset_text",
     "reference_point",
@@ -91,6 +93,7 @@ __all__ = [
 _HOMES = {
     "CertificateFinished": "events",
     "CertificateStarted": "events",
+    "CostPlan": "costing",
     "DeployRequest": "deploy",
     "Event": "events",
     "ExplainReport": "explanation",
@@ -121,6 +124,7 @@ _HOMES = {
     "make_config": "load",
     "next_free_directory": "directory",
     "onnx_writer": "measuring",
+    "plan_cost": "costing",
     "preset_names": "load",
     "preset_text": "load",
     "reference_point": "front",

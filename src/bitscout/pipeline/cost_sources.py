@@ -7,16 +7,14 @@ without it.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from bitscout.core import LayerGraph, QuantPolicy
-from bitscout.errors import BitscoutError, ConfigError, RunError
+from bitscout.errors import ConfigError, RunError, shown
 from bitscout.hardware import REFERENCE_NETWORKS, HardwareModel, reference_network
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.explanation import data_shape
@@ -33,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["CostSource", "find_source"]
 
 InputShape = tuple[int, ...]
+
+# Arguments as Python and as the command line have them.
+INPUT: Final = "`input_shape` (--input)"
+CANDIDATE: Final = "`candidate` (--candidate)"
+SETTINGS: Final = "`settings` (--set)"
 
 
 @dataclass(frozen=True)
@@ -65,20 +68,21 @@ class CostSource:
 
 
 def find_source(
-    source: str,
+    source: str | nn.Module,
     *,
     input_shape: InputShape | None = None,
     candidate: str | None = None,
     settings: Sequence[str] = (),
 ) -> CostSource:
-    """Return the network that `source` names.
+    """Return the network that `source` names or is.
 
     Looked for in this order: a built-in network, a preset or configuration file, a run directory,
     an import path.
 
     Args:
-        source: ``my.yaml``, ``resnet18``, ``quickstart``, ``runs/quickstart`` or ``pkg.mod:make``.
-        input_shape: Of an import path, which needs it, or of a built-in network.
+        source: ``my.yaml``, ``resnet18``, ``quickstart``, ``runs/quickstart``, ``pkg.mod:make`` or
+            a module.
+        input_shape: Of a module or an import path, which need it, or of a built-in network.
         candidate: Of a run: a trial's number or a baseline's name; by default the best.
         settings: Of a configuration: ``key.path=value``.
 
@@ -87,31 +91,41 @@ def find_source(
         RunError: If the run has no such candidate.
         UnsupportedError: If a module cannot be traced.
     """
-    given = {"--input": input_shape, "--candidate": candidate, "--set": settings}
-    if source in REFERENCE_NETWORKS:
-        _allow(given, "--input", "a built-in network")
+    given = {INPUT: input_shape, CANDIDATE: candidate, SETTINGS: settings}
+    if not isinstance(source, str):
+        _allow(given, INPUT, "a module")
+        return _from_module(source, input_shape)
+    if source.partition(":")[0] in REFERENCE_NETWORKS:
+        _allow(given, INPUT, "a built-in network")
         return _from_table(source, input_shape)
     if source in preset_names() or source.endswith((".yaml", ".yml")):
-        _allow(given, "--set", "a preset or a configuration")
+        _allow(given, SETTINGS, "a preset or a configuration")
         return _from_config(load_config(source, settings), Path(source).name)
-    if source and Path(source).is_dir():
-        _allow(given, "--candidate", "a run")
+    if source and _is_directory(source):
+        _allow(given, CANDIDATE, "a run")
         return _from_run(source, candidate)
     if ":" in source:
-        _allow(given, "--input", "an import path")
+        _allow(given, INPUT, "an import path")
         return _from_import_path(source, input_shape)
     raise _unknown(source)
 
 
+def _is_directory(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # Too long for a name.
+        return False
+
+
 def _allow(given: Mapping[str, object], allowed: str, what: str) -> None:
     owners = {
-        "--input": "an import path or a built-in network",
-        "--candidate": "a run directory",
-        "--set": "a preset or a configuration",
+        INPUT: "an import path, a module or a built-in network",
+        CANDIDATE: "a run directory",
+        SETTINGS: "a preset or a configuration",
     }
     for option, value in given.items():
         if value and option != allowed:
-            msg = f"`{option}` belongs to {owners[option]}; this is {what}. Leave it out."
+            msg = f"{option} belongs to {owners[option]}; this is {what}. Leave it out."
             raise ConfigError(msg)
 
 
@@ -119,7 +133,7 @@ def _from_table(name: str, input_shape: InputShape | None) -> CostSource:
     if input_shape is None:
         return CostSource(name, reference_network(name), None, None, None)
     if len(input_shape) != 3:
-        msg = f"`--input` of {name} must be CxHxW, for instance 3x224x224, got {input_shape[0]}."
+        msg = f"{INPUT} of {name} must be CxHxW, for instance 3x224x224, got {input_shape[0]}."
         raise ConfigError(msg)
     channels, height, width = input_shape
     graph = reference_network(name, (channels, height, width))
@@ -188,64 +202,27 @@ def _candidate(result: RunResult, wanted: str | None) -> tuple[str, Candidate]:
 
 
 def _from_import_path(path: str, input_shape: InputShape | None) -> CostSource:
+    shape = _needed(input_shape, path)
+    from bitscout.pipeline.cost_modules import make_module, traced  # PyTorch: only where needed
+
+    network = make_module(path)
+    return CostSource(path, traced(network, path, shape), None, network, shape)
+
+
+def _from_module(module: object, input_shape: InputShape | None) -> CostSource:
+    from bitscout.pipeline.cost_modules import checked_module, traced
+
+    network = checked_module(module)
+    label = type(network).__name__
+    shape = _needed(input_shape, label)
+    return CostSource(label, traced(network, label, shape), None, network, shape)
+
+
+def _needed(input_shape: InputShape | None, label: str) -> InputShape:
     if input_shape is None:
-        msg = f"`--input` is needed for {path}: CxHxW, for instance --input 3x32x32."
+        msg = f"{INPUT} is needed for {label}: CxHxW, for instance 3x32x32."
         raise ConfigError(msg)
-    from bitscout.networks import trace  # PyTorch: only where it is needed
-
-    network = _made(path)
-    try:
-        graph = trace(network, input_shape)
-    except BitscoutError:
-        raise
-    except Exception as error:  # Anything may happen in foreign code.
-        shape = "x".join(map(str, input_shape))
-        msg = f"{path} does not run on an input of {shape}: {_said(error)}"
-        raise ConfigError(msg) from error
-    return CostSource(path, graph, None, network, input_shape)
-
-
-def _made(path: str) -> nn.Module:
-    """Return the module that `path` makes, with the same random weights every time."""
-    from torch import nn
-
-    from bitscout.training import fork_rng
-
-    found = _imported(path)
-    try:
-        with fork_rng(0):
-            network = found if isinstance(found, nn.Module) else found()
-    except Exception as error:  # Anything may happen in foreign code.
-        msg = f"{path}() failed: {_said(error)}"
-        raise ConfigError(msg) from error
-    if not isinstance(network, nn.Module):
-        msg = f"{path} must make a torch.nn.Module, got {type(network).__name__}."
-        raise ConfigError(msg)
-    return network
-
-
-def _imported(path: str) -> Any:  # noqa: ANN401  # whatever a module holds
-    module_name, _, attribute = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # As `python -m` has it.
-    try:
-        found = importlib.import_module(module_name)
-    except Exception as error:  # Anything may happen in foreign code.
-        msg = f"The module {module_name!r} of {path} cannot be imported: {_said(error)}"
-        raise ConfigError(msg) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            nearest = get_close_matches(part, dir(found), n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            msg = f"The module {module_name!r} has no {attribute!r}.{hint}"
-            raise ConfigError(msg)
-        found = getattr(found, part)
-    return found
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return input_shape
 
 
 def _unknown(source: str) -> ConfigError:
@@ -256,7 +233,7 @@ def _unknown(source: str) -> ConfigError:
     nearest = get_close_matches(wish, plain, n=1)
     hint = f" Did you mean {plain[nearest[0]]!r}?" if nearest else ""
     msg = (
-        f"There is no network, preset or run {source!r}.{hint} Networks: "
+        f"There is no network, preset or run {shown(source)}.{hint} Networks: "
         f"{', '.join(REFERENCE_NETWORKS)}; presets: {', '.join(preset_names())}; or a "
         "configuration (.yaml), a run directory, or an import path (pkg.mod:make_net)."
     )
