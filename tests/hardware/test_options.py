@@ -1,5 +1,6 @@
 """Options as text, as YAML and as values."""
 
+import math
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Literal, get_type_hints
 
@@ -122,6 +123,7 @@ def test_options_can_be_written_and_read(values):
         (r'a="x\",y",b=1', {"a": 'x",y', "b": "1"}),
         (r'a="C:\dir\\",b=1', {"a": "C:\\dir\\", "b": "1"}),
         ("a=,b=1", {"a": "", "b": "1"}),
+        ("a='',b=\"\"", {"a": "", "b": ""}),
     ],
 )
 def test_commas_separate_unless_they_are_quoted(text, expected):
@@ -164,7 +166,7 @@ def bounded(value, entry):
         (constant("Hz", minimum=0), 0, "at least 0 Hz"),
         (tunable(1), -1e9, None),
         (tunable(3, minimum=2.5), 2.5, "at least 2.5"),
-        (tunable(4, "cycles"), 1, "above 0 cycles"),
+        (tunable(4, "cycles"), 5e-324, "above 0 cycles"),
         (tunable(0, "cycles"), 0, "at least 0 cycles"),  # Its default is always allowed.
         (tunable(-3.5, "dB"), -3.5, "at least -3.5 dB"),
         (tunable(None, "nJ"), 5e-324, "above 0 nJ"),
@@ -174,10 +176,9 @@ def test_a_number_with_a_unit_is_above_zero_unless_its_field_says_otherwise(entr
     bounded(least, entry)
     bounded(10**400, entry)
     if said is not None:
-        for value in (least - 5e-324 or -5e-324, -1):
-            if value < least:
-                with pytest.raises(ConfigError, match=f"^`x` of hardware 'npu' must be {said}, g"):
-                    bounded(value, entry)
+        for value in (math.nextafter(least, -math.inf), least - 1):
+            with pytest.raises(ConfigError, match=f"^`x` of hardware 'npu' must be {said}, got"):
+                bounded(value, entry)
         with pytest.raises(ConfigError, match="got nan"):
             bounded(float("nan"), entry)
 
