@@ -206,6 +206,8 @@ def is_gone(pid):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_an_interrupted_measurement_leaves_no_process(tmp_path, file):
+    # Where tests run in the background of a shell, interrupts are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     pids = tmp_path / "pids"
     source = f"import os, time; open({str(pids)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
 
@@ -216,8 +218,11 @@ def test_an_interrupted_measurement_leaves_no_process(tmp_path, file):
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        measured(python(source)).report(GRAPH, POLICY, onnx=file)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measured(python(source)).report(GRAPH, POLICY, onnx=file)
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     assert is_gone(int(pids.read_text()))
 
