@@ -135,3 +135,24 @@ def test_budgets_have_columns_lines_and_marks(make_result):
     assert [str(cell).endswith(" !") for cell in table.columns[0].cells] == over
     assert any(over)
     assert "over the budget" in str(table.caption)
+
+
+def test_a_run_that_ended_with_nothing_says_why_and_what_helps(make_result):
+    result = make_result(sections={"budget": {"size_kb": 60}})
+    over = [
+        dataclasses.replace(
+            trial,
+            outcome="infeasible",
+            values=(),
+            reason="size_kb 91 is over the budget of 60",
+            constraints={"size_kb": 0.5},
+        )
+        for trial in result.trials
+    ]
+    ended = dataclasses.replace(
+        result, trials=tuple(over), final=(), baselines=(), certificates={}, state="finalizing"
+    )
+    text = " ".join(printed(show_run(ended)).split())
+    assert f"Ended without a network: {len(over)} of {len(over)} trials." in text
+    assert "Raise the budget" in text
+    assert "resume" not in text

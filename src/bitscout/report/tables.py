@@ -14,6 +14,7 @@ from bitscout.pipeline import RunResult
 from bitscout.report.front_axis import CostAxis, budget_axes, cost_axes
 from bitscout.report.headline import state_sentence, verdict_summary
 from bitscout.report.rows import ABSENT, NetworkRow, network_row, trial_row
+from bitscout.report.untrained import untrained
 
 __all__ = ["front_table", "networks_table", "show_run", "verdict_lines"]
 
@@ -73,7 +74,7 @@ def show_run(result: RunResult) -> RenderableType:
     """Return everything ``bitscout show`` prints about a run."""
     parts: list[RenderableType] = [
         Text.assemble((result.config.name, "bold"), f"  {result.directory}"),
-        Text(state_sentence(result)),
+        *map(Text, _state_lines(result)),
         *map(Text, budget_lines(result)),
     ]
     if result.pareto_front:
@@ -84,6 +85,12 @@ def show_run(result: RunResult) -> RenderableType:
     if lines:
         parts += ["", *lines]
     return Group(*parts)
+
+
+def _state_lines(result: RunResult) -> list[str]:
+    """Return how far the run is; of one that ended with nothing, why and what helps."""
+    ended = untrained(result)
+    return [state_sentence(result)] if ended is None else [ended.state, ended.what, ended.advice]
 
 
 def budget_lines(result: RunResult) -> list[str]:
