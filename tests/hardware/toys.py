@@ -24,7 +24,7 @@ class Npu(LayerModel):
     rows: int = constant("units")
     energy_nj: float = constant("nJ")
     overhead: int = tunable(7, "cycles")
-    largest: int | None = tunable(None, "bit")
+    largest: int | None = tunable(None, "bit", minimum=0)
 
     def costs(self, layers, weight_bits, act_bits):
         if self.largest is not None and (layers.n_weights * weight_bits > self.largest).any():
