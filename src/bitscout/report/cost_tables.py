@@ -42,10 +42,10 @@ def cost_table(network: str, bits: str, report: CostReport, *, width: int) -> Re
     sentences = [f"Whole network: {', '.join(said)}."] if said else []
     sentences += [*_per_input(report, every), *dearest_layers(report)]
     lines: list[RenderableType] = [Text(line) for line in sentences]
+    lines += [Text(f"Note: {note}", style="dim") for note in report.notes]
     if n_shown < len(every):
         names = ", ".join(entry.name for entry in every[n_shown:])
-        lines.append(Text(f"Not shown, but in --json: {names}.", style="dim"))
-    lines += [Text(f"Note: {note}", style="dim") for note in report.notes]
+        lines.append(Text(f"In --json also: {names}.", style="dim"))
     return Group(
         Text.assemble((network, "bold"), " on ", (report.hardware, "bold")),
         Text(f"Bits: {bits}. {_batch(report.batch)}"),
