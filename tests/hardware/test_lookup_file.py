@@ -55,7 +55,10 @@ def test_a_table_may_have_more_than_is_asked_for(path):
 
 
 def test_the_name_of_the_hardware_does_not_matter(path):
-    load_table(path, replace(NPU, name="other"))
+    other = replace(NPU, name="other")
+    loaded = load_table(path, other)
+    assert loaded.model == other
+    assert loaded.layers.table.tolist() == load_table(path, NPU).layers.table.tolist()
 
 
 def test_nothing_but_the_table_is_left_in_the_folder_and_no_pickle_in_it(path):
