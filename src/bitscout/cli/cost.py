@@ -36,7 +36,7 @@ def cost_command(  # noqa: PLR0913  # one for each option
             "--hardware",
             metavar="NAME[:KEY=VALUE,...]",
             help="What it shall run on (see: bitscout list hardware), or a target file; may be "
-            "given often.  [default: size and mcu]",
+            "given often.  [default: that of the configuration or run; else size and mcu]",
             show_default=False,
         ),
     ] = None,
