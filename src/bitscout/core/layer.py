@@ -20,7 +20,20 @@ __all__ = ["BIAS_BITS", "Layer", "LayerGraph", "LayerKind", "Node", "Op"]
 BIAS_BITS = 32  # "biases were quantized to INT32", BOMP-NAS III.
 
 LayerKind = Literal["conv", "linear"]
-Op = Literal["input", "conv", "linear", "add", "concat", "avg_pool", "max_pool", "flatten"]
+Op = Literal[
+    "input",
+    "conv",
+    "linear",
+    "add",
+    "concat",
+    "avg_pool",
+    "max_pool",
+    "flatten",
+    "multiply",  # of two results, element by element: the gate of a squeeze-excitation
+    "matmul",  # of two results: attention
+    "rearrange",  # values moved, none changed: split, slice, transpose, shuffle, upsampling
+    "other",  # any other function of the results it reads, values one by one
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,15 @@ from bitscout.space.mobilenet_spec import (
     UnitSpec,
     round_channels,
 )
-from bitscout.space.summary import LayerSummary, SpaceSummary
+from bitscout.space.model_description import (
+    Axis,
+    ChannelGroup,
+    GivenLayer,
+    GivenNode,
+    ModelDescription,
+    Segment,
+)
+from bitscout.space.summary import LayerState, LayerSummary, SpaceSummary
 
 __all__ = [
     "ADD",
@@ -23,16 +31,23 @@ __all__ = [
     "LINEAR",
     "STEM_KERNEL",
     "Architecture",
+    "Axis",
     "BlockSpec",
     "BompSpace",
+    "ChannelGroup",
     "Choice",
     "ChoiceKind",
+    "GivenLayer",
+    "GivenNode",
     "IndexArray",
+    "LayerState",
     "LayerSummary",
     "LayerTable",
     "LayerVariants",
     "MobileNetSpec",
+    "ModelDescription",
     "SearchSpace",
+    "Segment",
     "SpaceSummary",
     "UnitSpec",
     "round_channels",
