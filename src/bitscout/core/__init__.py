@@ -3,6 +3,7 @@
 
 from bitscout.core.budget import Budget
 from bitscout.core.candidate import Candidate, Value, Values, canonical_json
+from bitscout.core.kmeans import Clusters, kmeans_1d, lloyd_1d
 from bitscout.core.layer import BIAS_BITS, Layer, LayerGraph, LayerKind, Node, Op
 from bitscout.core.layer_arrays import LayerArrays
 from bitscout.core.metrics import METRIC_DIRECTIONS, Metrics
@@ -17,6 +18,7 @@ __all__ = [
     "BompScore",
     "Budget",
     "Candidate",
+    "Clusters",
     "FrontObjective",
     "Layer",
     "LayerArrays",
@@ -34,5 +36,7 @@ __all__ = [
     "child_rng",
     "child_seed",
     "hypervolume",
+    "kmeans_1d",
+    "lloyd_1d",
     "pareto_mask",
 ]
