@@ -18,7 +18,15 @@ from bitscout.core import Layer, LayerGraph, Node
 from bitscout.errors import ConfigError
 from bitscout.space.summary import LayerState
 
-__all__ = ["Axis", "ChannelGroup", "GivenLayer", "GivenNode", "ModelDescription", "Segment"]
+__all__ = [
+    "Axis",
+    "ChannelGroup",
+    "GivenLayer",
+    "GivenNode",
+    "GivenWeight",
+    "ModelDescription",
+    "Segment",
+]
 
 
 class Segment(NamedTuple):
@@ -102,6 +110,28 @@ class GivenNode:
     channels: Axis = ()
 
 
+@dataclass(frozen=True, slots=True)
+class GivenWeight:
+    """One parameter or buffer of the given network whose shape depends on the widths.
+
+    Attributes:
+        name: Its key in the state dict, ``layer1.0.conv1.weight``.
+        axes: The axis of each dimension; ``()`` where its size never changes.
+        reads: The dimension that is summed over, the second of a convolution's or linear layer's
+            weights; `None` for weights that act on every channel by itself.
+        groups: Of a grouped convolution: the dimension `reads` holds one of so many equal parts
+            of its axis, the part of its output channel.
+        norm: Path of the batch norm that follows the layer and will be folded into it; ``""``
+            where none does.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    reads: int | None = None
+    groups: int = 1
+    norm: str = ""
+
+
 @dataclass(frozen=True)
 class ModelDescription:
     """A given network as far as a search space needs to know it.
@@ -113,6 +143,7 @@ class ModelDescription:
         nodes: Every operation in execution order, the input first.
         notes: What a user should know before a search, sentences: what stays in floating point,
             what cannot be exported and why.
+        weights: Every parameter and buffer whose shape depends on a group's width.
     """
 
     name: str
@@ -120,6 +151,7 @@ class ModelDescription:
     layers: tuple[GivenLayer, ...]
     nodes: tuple[GivenNode, ...] = ()
     notes: tuple[str, ...] = ()
+    weights: tuple[GivenWeight, ...] = ()
 
     @property
     def widths(self) -> tuple[int, ...]:
