@@ -13,11 +13,13 @@ from bitscout.space.mobilenet_spec import (
     UnitSpec,
     round_channels,
 )
+from bitscout.space.model import ModelArchitecture, ModelSpace
 from bitscout.space.model_description import (
     Axis,
     ChannelGroup,
     GivenLayer,
     GivenNode,
+    GivenWeight,
     ModelDescription,
     Segment,
 )
@@ -39,13 +41,16 @@ __all__ = [
     "ChoiceKind",
     "GivenLayer",
     "GivenNode",
+    "GivenWeight",
     "IndexArray",
     "LayerState",
     "LayerSummary",
     "LayerTable",
     "LayerVariants",
     "MobileNetSpec",
+    "ModelArchitecture",
     "ModelDescription",
+    "ModelSpace",
     "SearchSpace",
     "Segment",
     "SpaceSummary",

@@ -129,6 +129,14 @@ class SearchSpace(ABC):
     def layer_variants(self) -> LayerVariants:
         """Return every layer that any network of the space may have: rows of a look-up table."""
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether what `tabulate` gives is the whole network: a chain with skip connections.
+
+        Where it is not, memory is known network by network, from `layers`, and not in batches.
+        """
+        return True
+
     @abstractmethod
     def describe(self) -> SpaceSummary:
         """Return the size of the space."""

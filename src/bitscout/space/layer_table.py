@@ -78,11 +78,13 @@ class LayerVariants:
         layers: Different layers, shape ``(m,)``.
         weight_bits: Bit-widths of weights, ascending.
         act_bits: Bit-widths of activations, ascending.
+        is_complete: Whether these are all; spaces with too many combinations to list say no.
     """
 
     layers: LayerArrays
     weight_bits: tuple[int, ...]
     act_bits: tuple[int, ...]
+    is_complete: bool = True
 
 
 class TableBuilder:
