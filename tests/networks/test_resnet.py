@@ -45,9 +45,10 @@ def test_a_seed_gives_the_same_weights():
     [
         ({"depth": 2}, r"`depth` must be 6 n \+ 2 with n >= 1 \(8, 14, 20, \.\.\.\), got 2"),
         ({"depth": 18}, "`depth` must be 6 n"),
-        ({"n_classes": 0}, "`n_classes` must be >= 1, got 0"),
-        ({"in_channels": 0}, "`in_channels` must be >= 1, got 0"),
+        ({"n_classes": 0}, "`n_classes` must be an integer of at least 1, got 0"),
+        ({"in_channels": 0}, "`in_channels` must be an integer of at least 1, got 0"),
         ({"base_width": 0}, "`base_width` must be >= 1, got 0"),
+        ({"shortcut": "A"}, "`shortcut` must be 'projection' or 'padding', got 'A'"),
     ],
 )
 def test_impossible_networks_are_rejected(arguments, message):

@@ -3,13 +3,18 @@
 
 from bitscout.networks.blocks import ConvBnAct, InvertedResidual, same_padding
 from bitscout.networks.build import build_network
+from bitscout.networks.model_options import Stem
+from bitscout.networks.models import build_model, model_names
 from bitscout.networks.resnet import resnet
 from bitscout.networks.trace import trace
 
 __all__ = [
     "ConvBnAct",
     "InvertedResidual",
+    "Stem",
+    "build_model",
     "build_network",
+    "model_names",
     "resnet",
     "same_padding",
     "trace",
