@@ -13,6 +13,9 @@ import bitscout.samplers
 from bitscout.samplers import (
     GaussianProcessSampler,
     GradientProposal,
+    IndependentSelection,
+    KMeansTPESampler,
+    MixtureParzen,
     PaperSurrogate,
     PerTrialSampler,
     RandomSearchSampler,
@@ -31,6 +34,16 @@ GP_SAMPLERS = {
     ),
     "scaled": lambda: GaussianProcessSampler(ScaledSurrogate(), n_startup_trials=0),
 }
+TPE_SAMPLERS = {
+    "kmeans-tpe": lambda: KMeansTPESampler(n_startup_trials=0, seed=0),
+    "kmeans-tpe-literal": lambda: KMeansTPESampler.literal(n_startup_trials=0, seed=1),
+    "kmeans-tpe-independent": lambda: KMeansTPESampler(
+        n_startup_trials=0, selection=IndependentSelection(), seed=2
+    ),
+    "kmeans-tpe-mixture": lambda: KMeansTPESampler(
+        n_startup_trials=0, estimator=MixtureParzen(), append_to_bad=("lost", "pending")
+    ),
+}
 OTHER_SAMPLERS = {
     "random": lambda: RandomSearchSampler(seed=0),
     "tpe-per-trial": lambda: PerTrialSampler(lambda seed: optuna.samplers.TPESampler(seed=seed)),
@@ -38,7 +51,7 @@ OTHER_SAMPLERS = {
 
 
 def marked(names):
-    slow = {"ml2", "lbfgs"}
+    slow = {"ml2", "lbfgs", "kmeans-tpe-literal", "kmeans-tpe-independent"}
     return [pytest.param(n, marks=[pytest.mark.slow] * (n in slow)) for n in names]
 
 
@@ -48,15 +61,15 @@ def quiet():
 
 
 class TestBasic(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
-    @pytest.fixture(params=[*marked(GP_SAMPLERS), *OTHER_SAMPLERS])
+    @pytest.fixture(params=[*marked(GP_SAMPLERS | TPE_SAMPLERS), *OTHER_SAMPLERS])
     def sampler(self, request):
-        return {**GP_SAMPLERS, **OTHER_SAMPLERS}[request.param]
+        return (GP_SAMPLERS | TPE_SAMPLERS | OTHER_SAMPLERS)[request.param]
 
 
 class TestRelative(RelativeSamplerTestCase):
-    @pytest.fixture(params=[*marked(GP_SAMPLERS), "random"])
+    @pytest.fixture(params=[*marked(GP_SAMPLERS | TPE_SAMPLERS), "random"])
     def sampler(self, request):
-        return {**GP_SAMPLERS, **OTHER_SAMPLERS}[request.param]
+        return (GP_SAMPLERS | TPE_SAMPLERS | OTHER_SAMPLERS)[request.param]
 
 
 def test_every_sampler_of_the_package_is_in_the_suite():
@@ -65,6 +78,8 @@ def test_every_sampler_of_the_package_is_in_the_suite():
         for name in bitscout.samplers.__all__
         if name.endswith("Sampler") and isinstance(getattr(bitscout.samplers, name), type)
     }
-    tested = {type(make()).__name__ for make in (GP_SAMPLERS | OTHER_SAMPLERS).values()}
+    tested = {
+        type(make()).__name__ for make in (GP_SAMPLERS | TPE_SAMPLERS | OTHER_SAMPLERS).values()
+    }
     # It needs a fixed space, and the suite brings its own: see test_feasible.py.
     assert public - {"FeasibleSampler"} == tested

@@ -1,31 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searchers, each an Optuna `BaseSampler` that works in anyone's study."""
 
+from bitscout.samplers.densities import MixtureParzen, ProductParzen
 from bitscout.samplers.design_space import FeasibilitySearch, search_feasible
 from bitscout.samplers.edit_distance import Descriptors, edit_distances
 from bitscout.samplers.edit_surrogate import EditDistanceSurrogate
 from bitscout.samplers.feasible import FeasibleSampler
 from bitscout.samplers.gp_sampler import GaussianProcessSampler
 from bitscout.samplers.hooks import SpaceHooks
+from bitscout.samplers.kmeans_tpe import KMeansTPESampler
+from bitscout.samplers.observation_split import ClusterSplit, QuantileSplit
 from bitscout.samplers.per_trial import OPTUNA_SAMPLERS, PerTrialSampler, optuna_sampler
 from bitscout.samplers.proposal import GradientProposal, PoolProposal, Proposal
 from bitscout.samplers.random_sampler import RandomSearchSampler
+from bitscout.samplers.ratio_selection import IndependentSelection, JointSelection
 from bitscout.samplers.surrogates import Points, Screening, Surrogate
 from bitscout.samplers.vector_surrogates import PaperSurrogate, ScaledSurrogate
 
 __all__ = [
     "OPTUNA_SAMPLERS",
+    "ClusterSplit",
     "Descriptors",
     "EditDistanceSurrogate",
     "FeasibilitySearch",
     "FeasibleSampler",
     "GaussianProcessSampler",
     "GradientProposal",
+    "IndependentSelection",
+    "JointSelection",
+    "KMeansTPESampler",
+    "MixtureParzen",
     "PaperSurrogate",
     "PerTrialSampler",
     "Points",
     "PoolProposal",
+    "ProductParzen",
     "Proposal",
+    "QuantileSplit",
     "RandomSearchSampler",
     "ScaledSurrogate",
     "Screening",

@@ -177,6 +177,26 @@ class Encoding:
             unit[:, d] = (np.log(value) - low) / (high - low)
         return unit
 
+    def cells(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the cells of `rows` on the unit axes, each of shape ``(n, D)``.
+
+        A continuous choice has no cell: both ends are its unit coordinate.
+
+        Example:
+            >>> Encoding.of({"bits": IntDistribution(4, 8)}).cells(np.array([[1.0]]))
+            (array([[0.2]]), array([[0.4]]))
+        """
+        n_values = self.n_values
+        counts = np.maximum(n_values, 1)
+        lower = np.where(n_values > 0, rows / counts, rows)
+        upper = np.where(n_values > 0, (rows + 1) / counts, rows)
+        for d in self._log_integers:
+            low, high = self.columns[d].log_bounds()
+            value = _low(self.columns[d]) + rows[:, d]
+            lower[:, d] = (np.log(value - 0.5) - low) / (high - low)
+            upper[:, d] = (np.log(value + 0.5) - low) / (high - low)
+        return lower, upper
+
     def snap(self, unit: FloatArray) -> FloatArray:
         """Return the rows whose cells hold `unit`, shape ``(n, D)``: ``floor(u n)``, clipped."""
         n_values = self.n_values

@@ -27,6 +27,7 @@ class History:
         rows: Canonical rows of the complete trials, ``(n, D)``, in the order of their numbers.
         values: Their objectives, all to be minimized and finite, ``(n, n_objectives)``.
         pending: Canonical rows of running and enqueued trials, ``(p, D)``.
+        lost: Canonical rows of failed and pruned trials, ``(f, D)``.
         taken: Keys (`DesignSpace.keys`) of all rows that must not be proposed again: complete,
             pending, failed and pruned.
     """
@@ -34,6 +35,7 @@ class History:
     rows: FloatArray
     values: FloatArray
     pending: FloatArray
+    lost: FloatArray
     taken: frozenset[bytes]
 
     @classmethod
@@ -62,7 +64,7 @@ class History:
         # Optuna maximizes on request; from here on everything is minimized.
         maximized = [d == StudyDirection.MAXIMIZE for d in study.directions]
         values[:, maximized] *= -1.0
-        return cls(rows, _finite(values), pending_rows, frozenset(space.keys(taken)))
+        return cls(rows, _finite(values), pending_rows, other_rows, frozenset(space.keys(taken)))
 
 
 def _parameters(trial: FrozenTrial) -> dict[str, Any]:
