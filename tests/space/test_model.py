@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.space.given import resnet20, two_branches
 
-from bitscout.core import BIAS_BITS, LayerArrays
+from bitscout.core import BIAS_BITS, LayerArrays, Node
 from bitscout.errors import ConfigError, UnsupportedError
-from bitscout.space import ChannelGroup, ModelDescription, ModelSpace, Segment
+from bitscout.space import ChannelGroup, GivenNode, ModelDescription, ModelSpace, Segment
 
 
 def values_of(space, bits, widths):
@@ -166,6 +167,14 @@ def test_widths_that_a_group_cannot_have_are_refused():
         given.at((3, 10, 12, 5))
     with pytest.raises(ConfigError, match="one width for each of 4"):
         given.at((3, 8, 12))
+
+
+@pytest.mark.parametrize("make", [resnet20, two_branches])
+def test_a_description_survives_a_file(make):
+    given = make()
+    node = GivenNode(Node("input", "input", (), (3, 4, 4)), (Segment(0),))
+    given = replace(given, nodes=(node,), notes=("A note.",))
+    assert ModelDescription.from_json(json.loads(json.dumps(given.to_json()))) == given
 
 
 def test_points_differ_in_their_key_exactly_if_their_widths_do():

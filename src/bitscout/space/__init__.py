@@ -13,7 +13,7 @@ from bitscout.space.mobilenet_spec import (
     UnitSpec,
     round_channels,
 )
-from bitscout.space.model import ModelArchitecture, ModelSpace
+from bitscout.space.model import ModelArchitecture, ModelSpace, NetworkBuilder
 from bitscout.space.model_description import (
     Axis,
     ChannelGroup,
@@ -51,6 +51,7 @@ __all__ = [
     "ModelArchitecture",
     "ModelDescription",
     "ModelSpace",
+    "NetworkBuilder",
     "SearchSpace",
     "Segment",
     "SpaceSummary",

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Literal, final
+from typing import Literal, Protocol, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,12 +41,20 @@ from bitscout.space.model_ties import bit_labels, width_labels
 from bitscout.space.model_variants import enumerate_variants, layers_at
 from bitscout.space.summary import LayerSummary, SpaceSummary
 
-__all__ = ["ModelArchitecture", "ModelSpace", "Tie", "WidthTie"]
+__all__ = ["ModelArchitecture", "ModelSpace", "NetworkBuilder", "Tie", "WidthTie"]
 
 Tie = Literal["layer", "block", "stage"]
 WidthTie = Literal["group", "stage"]
 
 MIN_BITS, MAX_BITS = 2, 8
+
+
+class NetworkBuilder(Protocol):
+    """Makes the given network at other widths; what it makes is nothing to a space."""
+
+    def build(self, widths: Sequence[int]) -> object:
+        """Return the network with `widths`, one for each channel group."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,17 @@ class ModelArchitecture:
     Attributes:
         description: The network as given.
         widths: Channels of every group of the description.
+        builder: What builds it; `None` where only its costs matter.
     """
 
     description: ModelDescription
     widths: tuple[int, ...]
+    builder: NetworkBuilder | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether any width differs from the given network's."""
+        return self.widths != self.description.widths
 
     @cached_property
     def key(self) -> str:
@@ -101,6 +116,7 @@ class ModelSpace(SearchSpace):
         edge_bits: Bits of the first and the last layer; empty for the two largest of `bits`.
         subsets: Bits left to choose from by label of a tie (see `bit_layers`), as Hessian pruning
             leaves them; labels that are not named keep all.
+        builder: What builds the networks; `None` where only their costs matter.
 
     Raises:
         ConfigError: If a list is empty, out of order or out of range, or nothing is left to
@@ -115,6 +131,7 @@ class ModelSpace(SearchSpace):
     width_tie: WidthTie = "stage"
     edge_bits: tuple[int, ...] = ()
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    builder: NetworkBuilder | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Reject lists that are no choice, and a space without one."""
@@ -244,7 +261,7 @@ class ModelSpace(SearchSpace):
     def architecture(self, values: Values) -> ModelArchitecture:
         """Return the network at the widths of `values`; see `SearchSpace`."""
         widths = self._widths_at(self.encode(values)[None])[0]
-        return ModelArchitecture(self.description, tuple(widths.tolist()))
+        return ModelArchitecture(self.description, tuple(widths.tolist()), self.builder)
 
     def policy(self, values: Values) -> QuantPolicy:
         """Return the bits of every layer; see `SearchSpace`.

@@ -9,10 +9,10 @@ tensor's channels are a sequence of groups, an *axis*; a concatenation joins axe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bitscout.core import Layer, LayerGraph, Node
 from bitscout.errors import ConfigError
@@ -181,6 +181,34 @@ class ModelDescription:
         )
         return LayerGraph(layers, nodes)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ModelDescription:
+        """Return the description that `to_json` gave, also after a round trip through a file."""
+        return cls(
+            name=document["name"],
+            groups=tuple(ChannelGroup(**group) for group in document["groups"]),
+            layers=tuple(
+                GivenLayer(
+                    **given
+                    | {
+                        "layer": Layer(**_tuples(given["layer"])),
+                        "inputs": _axis(given["inputs"]),
+                        "outputs": _axis(given["outputs"]),
+                    }
+                )
+                for given in document["layers"]
+            ),
+            nodes=tuple(
+                GivenNode(Node(**_tuples(given["node"])), _axis(given["channels"]))
+                for given in document["nodes"]
+            ),
+            notes=tuple(document["notes"]),
+        )
+
     def check(self, widths: Sequence[int]) -> None:
         """Check that the network can have these widths.
 
@@ -222,3 +250,11 @@ def _at(given: GivenLayer, widths: Sequence[int]) -> Layer:
         msg = f"Layer {layer.name!r}: {groups} groups must divide {in_channels} channels."
         raise ConfigError(msg)
     return replace(layer, in_channels=in_channels, out_channels=out_channels, groups=groups)
+
+
+def _axis(segments: Sequence[Sequence[int]]) -> Axis:
+    return tuple(Segment(*segment) for segment in segments)
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
