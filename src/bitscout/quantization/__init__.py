@@ -41,6 +41,7 @@ from bitscout.quantization.prepare import (
     prepare,
 )
 from bitscout.quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from bitscout.quantization.survey import LayerSite, layer_sites
 
 __all__ = [
     "ActivationObserver",
@@ -49,6 +50,7 @@ __all__ = [
     "ByWidthActivationObserver",
     "ByWidthObserver",
     "LayerOutputObserver",
+    "LayerSite",
     "MaxAbsObserver",
     "MinMaxObserver",
     "MseActivationObserver",
@@ -71,6 +73,7 @@ __all__ = [
     "fold_batch_norm",
     "integer_range",
     "layer_names",
+    "layer_sites",
     "learned_step",
     "pack_bits",
     "packed_size",

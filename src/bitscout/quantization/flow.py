@@ -3,21 +3,24 @@
 
 No graph capture: a module with any Python in its ``forward`` can be recorded. A tensor's *value*
 is what it holds between two writes: an in-place ReLU returns the same tensor object with a new
-value. Functions called outside leaf modules (``x + y``, ``F.relu``) are recorded as anonymous
-readers and writers, so that nothing reads a value unseen.
+value. Functions called outside leaf modules (``x + y``, ``F.relu``) are recorded as readers and
+writers too, with the place in the source they were called from, so that nothing reads a value
+unseen. What follows from the network's input is *derived*; weights and constants are not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from bitscout.quantization.places import Place, Tally, kind_of
 
 __all__ = ["Call", "Flow", "evaluating", "put_module", "record_flow"]
 
@@ -34,12 +37,35 @@ class Call:
         module: The module; `None` for a function.
         reads: Values read.
         writes: Values written.
+        function: Name of the function; ``""`` for a module.
+        place: Where the function was called.
+        args: Its positional arguments, tensors as they were.
+        kwargs: Its named arguments, likewise.
+        result: What it gave; `None` for a module.
     """
 
     name: str | None
     module: nn.Module | None
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    function: str = ""
+    place: Place | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    result: object = None
+
+    def value_of(self, tensor: Tensor) -> int | None:
+        """Return the value that `tensor`, an argument, had when it was read."""
+        tensors = _tensors((self.args, self.kwargs))
+        found = (v for t, v in zip(tensors, self.reads, strict=True) if t is tensor)
+        return next(found, None)
+
+
+class Span(NamedTuple):
+    """What one call of a module read and returned, as values."""
+
+    reads: tuple[int, ...]
+    returns: tuple[int, ...]
 
 
 @dataclass
@@ -49,10 +75,17 @@ class Flow:
     Attributes:
         calls: In the order of execution.
         outputs: Values the whole network returned.
+        result: What it returned.
+        derived: Values that were computed from the network's input, and the input itself.
+        spans: By the path of every module that is no leaf, the values that each of its calls
+            read and returned.
     """
 
     calls: list[Call] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
+    result: object = None
+    derived: set[int] = field(default_factory=set)
+    spans: dict[str, list[Span]] = field(default_factory=dict)
 
     def calls_of(self, name: str) -> list[Call]:
         """Return the calls of the module at path `name`."""
@@ -71,14 +104,12 @@ class _Recorder:
     def __init__(self) -> None:
         self.flow = Flow()
         self.depth = 0  # > 0 inside a leaf module
+        self.tally = Tally()
         self._values: dict[int, int] = {}
         self._kept: list[Tensor] = []  # Alive to the end: an id is reused only after death.
 
     def _value(self, tensor: Tensor) -> int:
-        if id(tensor) not in self._values:
-            self._kept.append(tensor)
-            self._values[id(tensor)] = len(self._kept)
-        return self._values[id(tensor)]
+        return self._values.get(id(tensor)) or self._new_value(tensor)
 
     def _new_value(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
@@ -88,13 +119,17 @@ class _Recorder:
     def reads(self, arguments: object) -> tuple[int, ...]:
         return tuple(self._value(tensor) for tensor in _tensors(arguments))
 
-    def add(
-        self, name: str | None, module: nn.Module | None, reads: tuple[int, ...], result: object
-    ) -> None:
+    def add(self, call: Call, result: object) -> None:
         writes = tuple(self._new_value(tensor) for tensor in _tensors(result))
-        self.flow.calls.append(Call(name, module, reads, writes))
+        if not self.flow.derived.isdisjoint(call.reads):
+            self.flow.derived.update(writes)
+        self.flow.calls.append(replace(call, writes=writes))
+
+    def start(self, example_input: Tensor) -> None:
+        self.flow.derived.add(self._value(example_input))
 
     def finish(self, result: object) -> Flow:
+        self.flow.result = result
         self.flow.outputs = set(self.reads(result))
         return self.flow
 
@@ -116,13 +151,16 @@ class _FunctionRecorder(TorchFunctionMode):
         if recorder.depth:
             return func(*args, **kwargs)
         reads = recorder.reads((args, kwargs))
+        kind = kind_of(func, args, kwargs)
+        place = recorder.tally.place(kind or func.__name__)
         recorder.depth += 1  # A function may call others: one record is enough.
         try:
             result = func(*args, **kwargs)
         finally:
             recorder.depth -= 1
         if func.__name__ not in _LOOKS_ONLY or _tensors(result):  # `x.T` is a `__get__` too
-            recorder.add(None, None, reads, result)
+            call = Call(None, None, reads, (), kind or func.__name__, place, args, kwargs, result)
+            recorder.add(call, result)
         return result
 
 
@@ -132,29 +170,49 @@ def record_flow(module: nn.Module, example_input: Tensor, is_leaf: _LeafTest) ->
     Args:
         module: Any network that takes one tensor. Left as it was.
         example_input: One batch the network accepts.
-        is_leaf: Which modules to see as one call. Modules without children always are.
+        is_leaf: Which modules to see as one call. PyTorch's own modules without children are,
+            unless they are convolutions, linears or batch norms.
     """
     recorder = _Recorder()
     handles = []
-    pending: dict[int, list[tuple[int, ...]]] = {}
+    pending: list[tuple[int, ...]] = []
 
-    def before(leaf: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+    def before(path: str, is_opaque: bool, _module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         if not recorder.depth:
-            pending.setdefault(id(leaf), []).append(recorder.reads((args, kwargs)))
-        recorder.depth += 1
+            recorder.tally.enter(path)
+            pending.append(recorder.reads((args, kwargs)))
+        recorder.depth += is_opaque
 
-    def after(name: str, leaf: nn.Module, args: Any, kwargs: Any, result: Any) -> None:  # noqa: ANN401
+    def after(
+        path: str,
+        is_opaque: bool,
+        part: nn.Module,
+        args: Any,  # noqa: ANN401
+        kwargs: Any,  # noqa: ANN401
+        result: Any,  # noqa: ANN401
+    ) -> None:
         del args, kwargs
-        recorder.depth -= 1
-        if not recorder.depth:
-            recorder.add(name, leaf, pending[id(leaf)].pop(), result)
+        recorder.depth -= is_opaque
+        if recorder.depth:
+            return
+        recorder.tally.leave()
+        reads = pending.pop()
+        if is_opaque:
+            recorder.add(Call(path, part, reads, ()), result)
+        else:
+            span = Span(reads, recorder.reads(result))
+            recorder.flow.spans.setdefault(path, []).append(span)
 
     for name, child in module.named_modules():
-        if is_leaf(child) or next(child.children(), None) is None:
-            handles.append(child.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(child.register_forward_hook(partial(after, name), with_kwargs=True))
+        is_opaque = is_leaf(child) or _is_plain(child)
+        for register, hook in (
+            (child.register_forward_pre_hook, before),
+            (child.register_forward_hook, after),
+        ):
+            handles.append(register(partial(hook, name, is_opaque), with_kwargs=True))
     try:
         with evaluating(module), torch.no_grad(), _FunctionRecorder(recorder):
+            recorder.start(example_input)
             return recorder.finish(module(example_input))
     finally:
         for handle in handles:
@@ -195,4 +253,13 @@ def _tensors(structure: object) -> list[Tensor]:
     return []
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Whether nothing inside of `module` needs to be seen."""
+    is_torch = type(module).__module__.startswith("torch.nn.modules.")
+    has_children = next(module.children(), None) is not None
+    return is_torch and not has_children and not isinstance(module, _WATCHED)
+
+
+# What these do may differ from what their type says: see `bitscout.quantization.survey`.
+_WATCHED = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm)
 _LeafTest = Callable[[nn.Module], bool]
