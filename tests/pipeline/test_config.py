@@ -63,7 +63,15 @@ def test_numbers_are_read_as_yaml_1_2_does(text):
     [
         (["traning.epochs=3"], r"`traning` is not a key; did you mean `training`\? Known here: "),
         (["training.epoch=3"], r"`training\.epoch` is not a key; did you mean `epochs`\?"),
-        (["training.epochs=0"], r"`training\.epochs`: input should be greater than .* got 0"),
+        (["training.epochs=-1"], r"`training\.epochs`: input should be greater than .* got -1"),
+        (["training.epochs=0"], r"`training\.epochs`: 0 is for given networks"),
+        (["searcher.name=guided"], r"`searcher\.name`: guided is for given networks"),
+        (["objective.score=penalized"], r"needs a bound"),
+        (
+            ["space={name: model}", "searcher.name=guided", "objective.score=accuracy"],
+            r"nothing says how small",
+        ),
+        (["space={name: model, bit: [2]}", "budget.size_kb=9"], r"`space\.bit` is not a key"),
         (["training.epochs=many"], r"`training\.epochs`: input should be a valid integer.*'many'"),
         (["training.epochs=2.5"], r"`training\.epochs`: .*integer.*got 2\.5"),
         (["seed=-1"], r"`seed`: .* got -1"),

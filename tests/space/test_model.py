@@ -9,7 +9,14 @@ from tests.space.given import resnet20, two_branches
 
 from bitscout.core import BIAS_BITS, LayerArrays, Node
 from bitscout.errors import ConfigError, UnsupportedError
-from bitscout.space import ChannelGroup, GivenNode, ModelDescription, ModelSpace, Segment
+from bitscout.space import (
+    ChannelGroup,
+    GivenNode,
+    GivenWeight,
+    ModelDescription,
+    ModelSpace,
+    Segment,
+)
 
 
 def values_of(space, bits, widths):
@@ -173,7 +180,8 @@ def test_widths_that_a_group_cannot_have_are_refused():
 def test_a_description_survives_a_file(make):
     given = make()
     node = GivenNode(Node("input", "input", (), (3, 4, 4)), (Segment(0),))
-    given = replace(given, nodes=(node,), notes=("A note.",))
+    weight = GivenWeight("fc.weight", ((Segment(1),), (Segment(2), Segment(0))), reads=1)
+    given = replace(given, nodes=(node,), notes=("A note.",), weights=(weight,))
     assert ModelDescription.from_json(json.loads(json.dumps(given.to_json()))) == given
 
 

@@ -7,7 +7,13 @@ from bitscout.core.kmeans import Clusters, kmeans_1d, lloyd_1d
 from bitscout.core.layer import BIAS_BITS, Layer, LayerGraph, LayerKind, Node, Op
 from bitscout.core.layer_arrays import LayerArrays
 from bitscout.core.metrics import METRIC_DIRECTIONS, Metrics
-from bitscout.core.objective import BompScore, FrontObjective, Objective
+from bitscout.core.objective import (
+    AccuracyScore,
+    BompScore,
+    FrontObjective,
+    Objective,
+    PenalizedScore,
+)
 from bitscout.core.pareto import hypervolume, pareto_mask
 from bitscout.core.policy import LayerBits, QuantPolicy
 from bitscout.core.seeding import child_rng, child_seed
@@ -15,6 +21,7 @@ from bitscout.core.seeding import child_rng, child_seed
 __all__ = [
     "BIAS_BITS",
     "METRIC_DIRECTIONS",
+    "AccuracyScore",
     "BompScore",
     "Budget",
     "Candidate",
@@ -29,6 +36,7 @@ __all__ = [
     "Node",
     "Objective",
     "Op",
+    "PenalizedScore",
     "QuantPolicy",
     "Value",
     "Values",

@@ -10,7 +10,7 @@ from typing import ClassVar
 from bitscout.core.metrics import METRIC_DIRECTIONS, Metrics
 from bitscout.errors import ConfigError
 
-__all__ = ["BompScore", "FrontObjective", "Objective"]
+__all__ = ["AccuracyScore", "BompScore", "FrontObjective", "Objective", "PenalizedScore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,71 @@ class BompScore:
 
 
 @dataclass(frozen=True, slots=True)
+class AccuracyScore:
+    """Validation accuracy alone; what a network may cost is for a budget to say."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("val_accuracy",)
+
+    def values(self, metrics: Metrics) -> tuple[float, ...]:
+        """Return the one value to maximize."""
+        return (metrics["val_accuracy"],)
+
+
+@dataclass(frozen=True, slots=True)
+class PenalizedScore:
+    """Accuracy less a penalty for what is over the budget, as k-means TPE has it.
+
+    ``J = accuracy - weight * sum(max(0, cost / limit - 1))``, the Lagrangian of [Azizi2023]_ with
+    fixed multipliers. The best network is the best one *within* the budget: a penalty only shows
+    a searcher the way.
+
+    Attributes:
+        limits: Metric and largest allowed value, in the metric's unit.
+        weight: Accuracy, a fraction, that 100 % over a limit costs; > 0.
+
+    Raises:
+        ConfigError: If there is no limit or the weight is not finite and > 0.
+
+    References:
+        .. [Azizi2023] S. Azizi, M. Nazemi, A. Fayyazi, M. Pedram. Sensitivity-Aware
+           Mixed-Precision Quantization and Width Optimization of Deep Neural Networks Through
+           Cluster-Based Tree-Structured Parzen Estimation. arXiv:2308.06422.
+
+    Example:
+        >>> score = PenalizedScore((("size_bytes", 1000.0),))
+        >>> score.values(Metrics(val_accuracy=0.9, size_bytes=1250))
+        (0.65,)
+    """
+
+    limits: tuple[tuple[str, float], ...]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject penalties without a limit or without an effect."""
+        if not self.limits:
+            msg = "A penalized score needs a budget to be over; got none. Set one or more bounds."
+            raise ConfigError(msg)
+        if not (isfinite(self.weight) and self.weight > 0):
+            msg = f"`weight` of a penalty must be finite and > 0, got {self.weight}."
+            raise ConfigError(msg)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics the score is made of."""
+        return ("val_accuracy", *(name for name, _ in self.limits))
+
+    def penalty(self, metrics: Metrics) -> float:
+        """Return what is subtracted from the accuracy, >= 0."""
+        return self.weight * sum(
+            max(0.0, metrics[name] / limit - 1.0) for name, limit in self.limits
+        )
+
+    def values(self, metrics: Metrics) -> tuple[float, ...]:
+        """Return the one value to maximize."""
+        return (metrics["val_accuracy"] - self.penalty(metrics),)
+
+
+@dataclass(frozen=True, slots=True)
 class FrontObjective:
     """Several metrics, optimized at once; the answer is a Pareto front.
 
@@ -100,4 +165,4 @@ class FrontObjective:
         return tuple(metrics[name] for name in self.metrics)
 
 
-Objective = BompScore | FrontObjective
+Objective = AccuracyScore | BompScore | PenalizedScore | FrontObjective

@@ -118,7 +118,7 @@ def build_components(
         config=config,
         data=data.to(device),
         space=space,
-        objective=config.objective.build(),
+        objective=config.build_objective(),
         budget=config.budget.build(),
         costs=build_costs(config, space, data.input_shape),
         device=device,

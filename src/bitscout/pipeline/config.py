@@ -10,18 +10,25 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from bitscout.core import canonical_json
+from bitscout.core import Objective, canonical_json
 from bitscout.hardware import HardwareModel, load_hardware
 from bitscout.pipeline.config_search import BudgetConfig, ObjectiveConfig, SearcherConfig
 from bitscout.pipeline.config_section import NonNegativeInt, PositiveInt, Section
-from bitscout.pipeline.config_space import DatasetConfig, SpaceConfig
+from bitscout.pipeline.config_space import (
+    DatasetConfig,
+    ModelSpaceConfig,
+    SpaceConfig,
+    space_tag,
+)
 from bitscout.pipeline.config_training import (
     CertificateConfig,
     ExecutorConfig,
     FinalConfig,
+    PretrainConfig,
     QuantizationConfig,
+    SensitivityConfig,
     TrainingConfig,
 )
 
@@ -32,10 +39,13 @@ __all__ = [
     "DatasetConfig",
     "ExecutorConfig",
     "FinalConfig",
+    "ModelSpaceConfig",
     "ObjectiveConfig",
+    "PretrainConfig",
     "QuantizationConfig",
     "RunConfig",
     "SearcherConfig",
+    "SensitivityConfig",
     "SpaceConfig",
     "TrainingConfig",
     "config_digest",
@@ -44,9 +54,21 @@ __all__ = [
 SCHEMA_VERSION: Literal[1] = 1
 
 Hardware = str | dict[str, Any]
+AnySpace = Annotated[
+    Annotated[SpaceConfig, Tag("bomp")] | Annotated[ModelSpaceConfig, Tag("model")],
+    Discriminator(space_tag),
+]
 
 # Metrics of every candidate; the others need a hardware model.
 COMPUTED_METRICS = ("val_accuracy", "size_bytes", "weight_bytes", "macs", "bops")
+# What differs for a given network where nothing is said: it comes with weights, or is trained once
+# before the search, so that candidates only fine-tune.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "searcher": {"name": "guided", "n_trials": 40},
+    "objective": {"score": "accuracy"},
+    "training": {"epochs": 0, "qaft_epochs": 4},
+    "final": {"epochs": 0, "qaft_epochs": 30, "max_networks": 3},
+}
 # Needed for these alone, and then by itself: a microcontroller's memory takes no choice of target.
 DEFAULT_MODEL, DEFAULT_MODEL_METRICS = "mcu", ("peak_memory_bytes", "flash_bytes")
 
@@ -62,12 +84,15 @@ class RunConfig(Section):
         threads: Processor threads of one training; null leaves it to PyTorch. The history depends
             on it in its last digits.
         dataset: What to learn.
-        space: What may be chosen.
+        space: What may be chosen: the keys of `SpaceConfig`, or those of `ModelSpaceConfig` where
+            ``name`` is ``model``.
         searcher: Who chooses.
         objective: What is better.
         hardware: What it runs on: a name with options, as ``bitscout cost --hardware`` takes it, a
             mapping with ``name`` and the options, or a list of these.
         budget: What a candidate may cost.
+        pretrain: How a given network is trained before the search.
+        sensitivity: How much a given network minds errors in each layer.
         training: How candidates are trained.
         final: How final networks and baselines are trained.
         quantization: How tensors become integers.
@@ -81,16 +106,31 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt | None = None
     dataset: DatasetConfig = DatasetConfig()
-    space: SpaceConfig = SpaceConfig()
+    space: AnySpace = SpaceConfig()
     searcher: SearcherConfig = SearcherConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     hardware: Hardware | list[Hardware] | None = None
     budget: BudgetConfig = BudgetConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    sensitivity: SensitivityConfig = SensitivityConfig()
     training: TrainingConfig = TrainingConfig()
     final: FinalConfig = FinalConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     executor: ExecutorConfig = ExecutorConfig()
     certificate: CertificateConfig = CertificateConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_space(cls, data: object) -> object:
+        """Fill in what is usual for a given network; what is said stays."""
+        if not isinstance(data, dict) or space_tag(data.get("space")) != "model":
+            return data
+        filled = dict(data)
+        for name, defaults in MODEL_DEFAULTS.items():
+            section = filled.get(name, {})
+            if isinstance(section, dict):
+                filled[name] = {**defaults, **section}
+        return filled
 
     @field_validator("hardware", mode="before")
     @classmethod
@@ -137,6 +177,37 @@ class RunConfig(Section):
                 )
                 raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _sections_fit_the_space(self) -> RunConfig:
+        if isinstance(self.space, ModelSpaceConfig):
+            is_bounded = bool(self.budget.build().bounds())
+            if self.objective.score in ("accuracy", "penalized") and not is_bounded:
+                msg = (
+                    "Nothing says how small the network shall be: set a bound, for instance "
+                    "budget.size_kb, or an objective with costs, objective.front: [accuracy, "
+                    "size_bytes]"
+                )
+                raise ValueError(msg)
+            return self
+        given_alone = {"searcher.name": self.searcher.name == "guided"}
+        for name in ("training", "final"):
+            given_alone[f"{name}.epochs"] = getattr(self, name).epochs == 0
+        for key, is_given_alone in given_alone.items():
+            if is_given_alone:
+                value = "guided" if key == "searcher.name" else 0
+                msg = f"`{key}`: {value} is for given networks; space.name is {self.space.name!r}"
+                raise ValueError(msg)
+        if self.objective.score == "penalized" and not self.budget.build().bounds():
+            msg = (
+                "objective.score: penalized needs a bound to be over, for instance budget.size_kb"
+            )
+            raise ValueError(msg)
+        return self
+
+    def build_objective(self) -> Objective:
+        """Return what is better."""
+        return self.objective.build(self.budget.build())
 
     def build_hardware(self) -> tuple[HardwareModel, ...]:
         """Return the hardware models, each ready to use.

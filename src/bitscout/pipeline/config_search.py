@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bitscout.core import METRIC_DIRECTIONS, BompScore, Budget, FrontObjective, Objective
+from bitscout.core import (
+    METRIC_DIRECTIONS,
+    AccuracyScore,
+    BompScore,
+    Budget,
+    FrontObjective,
+    Objective,
+    PenalizedScore,
+)
 from bitscout.pipeline.config_section import PositiveFloat, PositiveInt, Section
 
 __all__ = ["BudgetConfig", "ObjectiveConfig", "SearcherConfig"]
@@ -17,17 +25,18 @@ class SearcherConfig(Section):
     """Who chooses.
 
     Attributes:
-        name: ``bomp`` (Gaussian process, UCB), ``random``, or a sampler of Optuna at its
+        name: ``bomp`` (Gaussian process, UCB), ``random``, ``kmeans-tpe``, ``guided`` (for given
+            networks: begins with an integer program's solutions), or a sampler of Optuna at its
             defaults: ``tpe``, ``gp``, ``nsga2``, ``nsga3``.
         surrogate: Model of ``bomp``: ``paper``, ``edit-distance`` or ``scaled``.
         n_trials: Candidates to evaluate, infeasible and failed ones included.
-        n_startup_trials: Completed trials before ``bomp`` asks its model: the seed network and
-            random ones.
+        n_startup_trials: Completed trials before ``bomp`` or ``kmeans-tpe`` asks its model: the
+            seed network and random ones.
         batch: Candidates proposed together; the history depends on it.
         beta: Weight of the posterior standard deviation in UCB.
     """
 
-    name: Literal["bomp", "random", "tpe", "gp", "nsga2", "nsga3"] = "bomp"
+    name: Literal["bomp", "random", "kmeans-tpe", "guided", "tpe", "gp", "nsga2", "nsga3"] = "bomp"
     surrogate: Literal["paper", "edit-distance", "scaled"] = "paper"
     n_trials: PositiveInt = 100
     n_startup_trials: PositiveInt = 10
@@ -39,14 +48,18 @@ class ObjectiveConfig(Section):
     """What is better: one score, or a front.
 
     Attributes:
-        score: ``bomp``, Eq. (1) of BOMP-NAS; a `front` replaces it.
+        score: ``bomp``, Eq. (1) of BOMP-NAS; ``accuracy`` alone, which needs a `budget` to make
+            sense; or ``penalized``, as k-means TPE: candidates over the budget are trained all
+            the same and lose accuracy for it. A `front` replaces it.
+        penalty: Accuracy, a fraction, that being 100 % over a bound costs a ``penalized`` score.
         ref_accuracy: Reference accuracy of the score, a fraction.
         ref_size: Reference of log10(bits) of the score.
         front: Two to four metrics optimized at once instead of the score, for instance
             ``[accuracy, size_bytes, energy_mj]``.
     """
 
-    score: Literal["bomp"] | None = "bomp"
+    score: Literal["bomp", "accuracy", "penalized"] | None = "bomp"
+    penalty: PositiveFloat = 1.0
     ref_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.8
     ref_size: PositiveFloat = 8.0
     front: Annotated[list[str], Field(min_length=2, max_length=4)] | None = None
@@ -82,10 +95,21 @@ class ObjectiveConfig(Section):
             raise ValueError(msg)
         return names
 
-    def build(self) -> Objective:
-        """Return the objective these keys describe."""
+    def build(self, budget: Budget | None = None) -> Objective:
+        """Return the objective these keys describe.
+
+        Args:
+            budget: What a penalized score is penalized for.
+
+        Raises:
+            ConfigError: If the score is penalized and `budget` has no bound.
+        """
         if self.front is not None:
             return FrontObjective(tuple(self.front))
+        if self.score == "accuracy":
+            return AccuracyScore()
+        if self.score == "penalized":
+            return PenalizedScore(tuple((budget or Budget()).limits().values()), self.penalty)
         return BompScore(self.ref_accuracy, self.ref_size)
 
 

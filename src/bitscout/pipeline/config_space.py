@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bitscout.pipeline.config_section import BitWidth, PositiveFloat, PositiveInt, Section
 
-__all__ = ["DatasetConfig", "SpaceConfig"]
+__all__ = ["DatasetConfig", "ModelSpaceConfig", "SpaceConfig", "space_tag"]
 
 
 class DatasetConfig(Section):
@@ -55,3 +56,57 @@ class SpaceConfig(Section):
     expansions: list[int] = [1, 2, 3, 4, 5, 6]
     repetitions: list[int] = [0, 1, 2, 3, 4, 5]
     filters: list[int] = [128, 256, 512, 1024, 1280]
+
+
+class ModelSpaceConfig(Section):
+    """What may be chosen about a given network.
+
+    Attributes:
+        name: ``model``.
+        model: A built-in network (``bitscout list models``), or the import path of a function,
+            class or module, ``pkg.mod:make_net``; null where it is handed over in Python.
+        options: Arguments of that function, such as ``{depth: 20}``.
+        checkpoint: Weights to start from: safetensors, or a state dict that PyTorch reads with
+            ``weights_only``. Null starts from random weights, which `pretrain` trains.
+        input: Shape of one image, ``CxHxW``; null takes that of the data.
+        weight_bits: Bit-widths of weights to choose from, ascending.
+        act_bits: Bit-widths of the layers' inputs: ``same`` as the weights (as the paper), one
+            number, or a list, which is searched for itself.
+        widths: Multipliers of the channels to choose from, ascending; ``[1]`` leaves them.
+        tie: Layers that share their bits: those of a residual ``block``, of a ``stage``, or none
+            (``layer``).
+        width_tie: Channel groups that share their multiplier: those of a ``stage``, or none
+            (``group``).
+        edge_bits: Bit-widths of the first and the last layer; empty for the two largest.
+    """
+
+    name: Literal["model"]
+    model: str | None = None
+    options: dict[str, Any] = {}
+    checkpoint: str | None = None
+    input: Annotated[str, Field(pattern=r"^\d+(x\d+)*$")] | None = None
+    weight_bits: list[BitWidth] = [2, 3, 4, 6, 8]
+    act_bits: Literal["same"] | BitWidth | list[BitWidth] = "same"
+    widths: list[PositiveFloat] = [0.75, 0.875, 1.0, 1.125, 1.25]
+    tie: Literal["layer", "block", "stage"] = "block"
+    width_tie: Literal["group", "stage"] = "stage"
+    edge_bits: list[BitWidth] = []
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of one image where it is given."""
+        return None if self.input is None else tuple(map(int, self.input.split("x")))
+
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _whole_widths(cls, widths: object) -> object:
+        """Take ``[1]`` for ``[1.0]``, as YAML's users write it."""
+        if isinstance(widths, list):
+            return [float(w) if type(w) is int else w for w in widths]
+        return widths
+
+
+def space_tag(section: object) -> str:
+    """Return which kind of space a ``space`` section is: ``model``, or ``bomp`` for the others."""
+    name = section.get("name") if isinstance(section, Mapping) else getattr(section, "name", None)
+    return "model" if name == "model" else "bomp"

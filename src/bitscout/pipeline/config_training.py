@@ -13,7 +13,9 @@ __all__ = [
     "CertificateConfig",
     "ExecutorConfig",
     "FinalConfig",
+    "PretrainConfig",
     "QuantizationConfig",
+    "SensitivityConfig",
     "TrainingConfig",
 ]
 
@@ -22,7 +24,8 @@ class TrainingConfig(Section):
     """How a candidate is trained during the search.
 
     Attributes:
-        epochs: Epochs in floating point.
+        epochs: Epochs in floating point; 0, for given networks alone, starts from the weights they
+            have.
         qaft_epochs: Epochs of quantization-aware fine-tuning; 0 judges after calibration alone.
         batch_size: Images a step.
         lr: Peak learning rate; null takes 0.2 * batch_size / 128.
@@ -30,7 +33,7 @@ class TrainingConfig(Section):
         shift: Shift training images by up to this many pixels; null is an eighth of the edge.
     """
 
-    epochs: PositiveInt = 20
+    epochs: NonNegativeInt = 20
     qaft_epochs: NonNegativeInt = 1
     batch_size: PositiveInt = 128
     lr: PositiveFloat | None = None
@@ -38,17 +41,51 @@ class TrainingConfig(Section):
     shift: NonNegativeInt | None = None
 
 
+class PretrainConfig(Section):
+    """How a given network is trained before the search.
+
+    Attributes:
+        epochs: Epochs in floating point; null trains 20 where there is no checkpoint, else none.
+        batch_size: Images a step; null takes that of `training`.
+        lr: Peak learning rate; null takes 0.2 * batch_size / 128.
+    """
+
+    epochs: NonNegativeInt | None = None
+    batch_size: PositiveInt | None = None
+    lr: PositiveFloat | None = None
+
+
+class SensitivityConfig(Section):
+    """How much a given network's loss minds errors in each layer's weights.
+
+    Attributes:
+        estimator: ``gauss-newton``, ``hessian`` (Hutchinson, as the paper; much slower) or
+            ``fisher``.
+        images: Training images to estimate it on.
+        prune: Leave each layer only the bit-widths of its cluster, as the paper.
+        clusters: Clusters of layers for that.
+        scale: Cluster the ``log`` of the traces, or ``raw``, as the paper.
+    """
+
+    estimator: Literal["gauss-newton", "hessian", "fisher"] = "gauss-newton"
+    images: PositiveInt = 512
+    prune: bool = False
+    clusters: PositiveInt = 4
+    scale: Literal["log", "raw"] = "log"
+
+
 class FinalConfig(Section):
     """How the networks of the front and the baselines are trained at the end.
 
     Attributes:
-        epochs: Epochs in floating point.
+        epochs: Epochs in floating point; 0, for given networks alone, starts from the weights they
+            have.
         qaft_epochs: Epochs of quantization-aware fine-tuning.
         max_networks: Train at most this many networks of the front: the best, then those that
             add most hypervolume; null trains all.
     """
 
-    epochs: PositiveInt = 200
+    epochs: NonNegativeInt = 200
     qaft_epochs: NonNegativeInt = 5
     max_networks: PositiveInt | None = None
 

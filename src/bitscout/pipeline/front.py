@@ -20,7 +20,7 @@ SMALLEST_COST = 1e-12  # A cost of zero, which has no logarithm, counts as this.
 
 def front_metrics(config: RunConfig) -> tuple[str, ...]:
     """Return the metrics of the front: the objective's own, or accuracy and size."""
-    objective = config.objective.build()
+    objective = config.build_objective()
     if isinstance(objective, FrontObjective):
         return objective.metrics
     return ("val_accuracy", "size_bytes")

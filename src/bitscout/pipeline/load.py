@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bitscout.errors import ConfigError
-from bitscout.pipeline.config import RunConfig
+from bitscout.pipeline.config import ModelSpaceConfig, RunConfig, SpaceConfig
 
 __all__ = [
     "dump_config",
@@ -25,6 +25,10 @@ __all__ = [
     "preset_text",
     "set_key",
 ]
+
+
+# Kinds of spaces, as the union of their sections tags them.
+SPACES: Mapping[str, type[BaseModel]] = {"bomp": SpaceConfig, "model": ModelSpaceConfig}
 
 
 class _Loader(yaml.SafeLoader):
@@ -157,10 +161,12 @@ def _apply_setting(document: dict[str, Any], setting: str) -> None:
 def _explain(entry: dict[str, Any]) -> str:
     """Turn one pydantic error into a sentence: the key, what was expected, what came."""
     # Branches of a union add their type to the path; they are not keys a user wrote.
-    path = [str(part) for part in entry["loc"] if not _is_branch(part)]
+    loc = list(entry["loc"])
+    space = SPACES[loc.pop(1)] if loc[:1] == ["space"] and loc[1:2] and loc[1] in SPACES else None
+    path = [str(part) for part in loc if not _is_branch(part)]
     key = ".".join(path) or "configuration"
     if entry["type"] == "extra_forbidden":
-        known = _keys_of(path[:-1])
+        known = list(space.model_fields) if space is not None else _keys_of(path[:-1])
         near = _nearest(path[-1], known)
         return f"`{key}` is not a key{near} Known here: {', '.join(known)}."
     message = str(entry["msg"]).removeprefix("Value error, ")

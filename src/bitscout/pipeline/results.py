@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from bitscout.core import BompScore, hypervolume
+from bitscout.core import FrontObjective, hypervolume
 from bitscout.errors import RunError
 from bitscout.export import Certificate
 from bitscout.pipeline.certificates import EXPORTED, read_certificate
@@ -86,11 +86,11 @@ class RunResult:
         It is chosen on validation data, by the score, or by accuracy where there is no score; the
         test set would flatter a network chosen by it. Of equal networks the smallest is taken.
         """
-        objective = self.config.objective.build()
+        objective = self.config.build_objective()
 
         def merit(record: FinalRecord) -> tuple[float, float]:
             metrics = record.metrics
-            is_score = isinstance(objective, BompScore)
+            is_score = not isinstance(objective, FrontObjective)
             first = objective.values(metrics)[0] if is_score else metrics["val_accuracy"]
             return first, -metrics["size_bytes"]
 

@@ -87,7 +87,7 @@ def hidden_below(result: RunResult) -> tuple[float, int]:
 
 def _score_lines(result: RunResult, layout: Chart) -> list[Chart]:
     """Return lines of equal score across the visible part, up to the best score of the search."""
-    objective = result.config.objective.build()
+    objective = result.config.build_objective()
     scores = [trial.values[0] for trial in result.complete]
     if not isinstance(objective, BompScore) or not scores or max(scores) == min(scores):
         return []

@@ -207,6 +207,10 @@ class ModelDescription:
                 for given in document["nodes"]
             ),
             notes=tuple(document["notes"]),
+            weights=tuple(
+                GivenWeight(**given | {"axes": tuple(_axis(axis) for axis in given["axes"])})
+                for given in document["weights"]
+            ),
         )
 
     def check(self, widths: Sequence[int]) -> None:
