@@ -6,6 +6,7 @@ from bitscout.networks.build import build_network
 from bitscout.networks.model_options import Stem
 from bitscout.networks.models import build_model, model_names
 from bitscout.networks.resnet import resnet
+from bitscout.networks.state_dicts import convert_state_dict
 from bitscout.networks.trace import trace
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Stem",
     "build_model",
     "build_network",
+    "convert_state_dict",
     "model_names",
     "resnet",
     "same_padding",
