@@ -17,7 +17,15 @@ from typing import Any, Literal
 
 from torch import nn
 
-__all__ = ["CHANGED_THROUGH_VIEW", "Call", "CallRecord", "Origin", "Value", "values_in"]
+__all__ = [
+    "CHANGED_THROUGH_VIEW",
+    "Call",
+    "CallRecord",
+    "Origin",
+    "Value",
+    "short_line",
+    "values_in",
+]
 
 Origin = Literal["input", "weights", "constant"]
 
@@ -116,7 +124,7 @@ class Call:
             if self.path
             else (f"the {type(self.module).__name__}")
         )
-        return f"{named} ({_short(self.line)})" if self.line else named
+        return f"{named} ({short_line(self.line)})" if self.line else named
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +199,7 @@ def values_in(structure: object) -> Iterator[Value]:
             yield from values_in(item)
 
 
-def _short(line: str) -> str:
+def short_line(line: str) -> str:
     """Return ``file:line`` relative to the working directory where it lies below it."""
     path, _, number = line.rpartition(":")
     here = Path.cwd()
