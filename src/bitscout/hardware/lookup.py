@@ -128,18 +128,23 @@ class LookupTable:
         cubes = {name: values.reshape(shape) for name, values in costs.items()}
         return cls(model, distinct, *widths, cubes, is_known.reshape(shape))
 
-    def covering(self, layers: LayerArrays) -> LookupTable:
+    def covering(self, layers: LayerArrays, *, with_holes: bool = False) -> LookupTable:
         """Return a table that has `layers` too: this one if nothing is missing.
 
         Rows keep their numbers. Costs are computed for the missing layers only.
 
+        Args:
+            layers: Of any shape.
+            with_holes: Leave a hole where there is no rule, as `build_with_holes`.
+
         Raises:
-            UnsupportedError: If the model has no rule for a missing layer.
+            UnsupportedError: If the model has no rule for a missing layer, without holes.
         """
         missing = self.missing(layers)
         if not len(missing):
             return self
-        more = LookupTable.build(self.model, missing, self.weight_bits, self.act_bits)
+        build = LookupTable.build_with_holes if with_holes else LookupTable.build
+        more = build(self.model, missing, self.weight_bits, self.act_bits)
         return LookupTable(
             self.model,
             LayerArrays(np.concatenate([self.layers.table, more.layers.table])),

@@ -122,7 +122,9 @@ class CandidateCosts:
         """Metrics that `batch` knows: all but those of models that see the whole network."""
         known, slow = set(_OF_THE_NETWORK), set[str]()
         for model in self.models:
-            is_fast = isinstance(model, LayerModel | Microcontroller)
+            is_fast = isinstance(model, LayerModel)
+            # Memory is known in batches of chains alone.
+            is_fast |= isinstance(model, Microcontroller) and self.space.is_chain
             (known if is_fast else slow).update(set(model.quantities) - {*_OF_THE_NETWORK})
         # A metric that a slow model knows too is not known without asking it.
         return tuple(name for name in METRIC_DIRECTIONS if name in known - slow)
@@ -194,7 +196,7 @@ class CandidateCosts:
         if isinstance(model, Microcontroller):
             return _memory(model, table, names)
         assert isinstance(model, LayerModel), "other models are not among `batch_metrics`"
-        look_up = self._tables.of(model)
+        look_up = self._tables.covering(model, table.layers[table.present])
         columns = (table.layers, table.weight_bits, table.act_bits)
         present, n_without_rule = table.present, np.zeros(len(table.n_layers))
         if not look_up.is_known.all():

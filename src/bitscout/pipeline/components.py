@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from optuna.samplers import BaseSampler
 
-from bitscout.core import Budget, Objective, QuantPolicy, child_seed
+from bitscout.core import Budget, Objective, PenalizedScore, QuantPolicy, child_seed
 from bitscout.errors import ConfigError
 from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.pipeline.config import FinalConfig, RunConfig, TrainingConfig
@@ -93,6 +93,11 @@ class Components:
     budget: Budget
     costs: CandidateCosts
     device: torch.device
+
+    @property
+    def is_penalized(self) -> bool:
+        """Whether candidates over the budget are trained all the same, and their score is less."""
+        return isinstance(self.objective, PenalizedScore)
 
 
 def build_components(

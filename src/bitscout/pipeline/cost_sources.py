@@ -19,7 +19,7 @@ from bitscout.hardware import REFERENCE_NETWORKS, HardwareModel, reference_netwo
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.explanation import data_shape
 from bitscout.pipeline.load import load_config, preset_names
-from bitscout.pipeline.spaces import build_space
+from bitscout.pipeline.spaces import build_space, run_space
 from bitscout.space import Architecture
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _from_run(directory: str, wanted: str | None) -> CostSource:
     label, candidate = _candidate(result, wanted)
     channels, height, width = result.dataset["input_shape"]
     shape = (channels, height, width)
-    space = build_space(result.config, shape, result.dataset["n_classes"])
+    space = run_space(directory, result.config, result.dataset)
     architecture = space.architecture(candidate.values)
     return CostSource(
         label=f"{label} of {directory}",

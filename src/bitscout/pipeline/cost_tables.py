@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from pathlib import Path
 
+from bitscout.core import LayerArrays
 from bitscout.errors import ConfigError, DataError
 from bitscout.hardware import LayerModel, LookupTable, load_table, save_table
-from bitscout.space import SearchSpace
+from bitscout.space import LayerVariants, SearchSpace
 
 __all__ = ["CostTables"]
 
@@ -36,6 +38,23 @@ class CostTables:
             self._tables[model.signature] = self._read_or_build(model)
         return self._tables[model.signature]
 
+    def covering(self, model: LayerModel, layers: LayerArrays) -> LookupTable:
+        """Return the same, grown by `layers`, shape ``(n,)``, where a space cannot list its own.
+
+        Raises:
+            ConfigError: If the file cannot be written.
+        """
+        table = self.of(model)
+        if self._variants.is_complete:
+            return table
+        grown = table.covering(layers, with_holes=True)
+        self._tables[model.signature] = grown
+        return grown
+
+    @cached_property
+    def _variants(self) -> LayerVariants:
+        return self._space.layer_variants()
+
     def kept_in(self, folder: Path) -> CostTables:
         """Return the same tables, with `folder` to read them from and to write them to.
 
@@ -49,7 +68,7 @@ class CostTables:
         return kept
 
     def _read_or_build(self, model: LayerModel) -> LookupTable:
-        variants = self._space.layer_variants()
+        variants = self._variants
         asked = (variants.layers, variants.weight_bits, variants.act_bits)
         path = self._path(model)
         if path is not None and path.is_file():

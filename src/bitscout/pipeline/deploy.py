@@ -18,7 +18,7 @@ from bitscout.pipeline.config import CertificateConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.records import FinalRecord
 from bitscout.pipeline.results import RunResult
-from bitscout.pipeline.spaces import build_space
+from bitscout.pipeline.spaces import run_space
 from bitscout.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ def _check_out(result: RunResult, out: Path) -> None:
 
 
 def _space(result: RunResult) -> SearchSpace:
-    channels, height, width = result.dataset["input_shape"]
-    return build_space(result.config, (channels, height, width), result.dataset["n_classes"])
+    return run_space(result.directory, result.config, result.dataset)
 
 
 def _test_vectors(result: RunResult) -> npt.NDArray[np.float32] | None:

@@ -75,6 +75,26 @@ class RunDirectory:
         return self.path / "baselines"
 
     @property
+    def model(self) -> Path:
+        """Folder of a given network as the search begins with it."""
+        return self.path / "model"
+
+    @property
+    def model_weights(self) -> Path:
+        """Weights of the given network, pre-trained where that was asked for."""
+        return self.model / "weights.safetensors"
+
+    @property
+    def model_space(self) -> Path:
+        """The given network as data, and the bit-widths its sensitivities leave."""
+        return self.model / "space.json"
+
+    @property
+    def sensitivity(self) -> Path:
+        """How much the given network's loss minds errors in each layer."""
+        return self.model / "sensitivity.json"
+
+    @property
     def hardware(self) -> Path:
         """Folder of tables of what layers cost, and of what boards answered; may be deleted."""
         return self.path / "hardware"

@@ -2,7 +2,8 @@
 """From an architecture and its policies to trained quantized networks and their accuracy.
 
 One architecture is trained in floating point once; every policy then quantizes and fine-tunes its
-own copy of that network (BOMP-NAS III, steps 2 to 5).
+own copy of that network (BOMP-NAS III, steps 2 to 5). A given network comes with weights, which
+its other widths inherit, and may skip the first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bitscout.core import QuantPolicy, child_seed
 from bitscout.errors import TrainingError
 from bitscout.networks import build_network
 from bitscout.quantization import QuantConfig, post_training_quantize
-from bitscout.space import Architecture
+from bitscout.space import Architecture, ModelArchitecture
 from bitscout.training import ImageData, OnEpoch, Recipe, calibration_batch, evaluate, train
 
 __all__ = ["EvaluationPlan", "OnStage", "Trained", "evaluate_policies"]
@@ -94,20 +95,24 @@ def evaluate_policies(
     with _memory_errors_explained():
         start = perf_counter()
         network = build_network(architecture, generator_seed=child_seed(seed, "init"))
-        phase = recipe.float_phase()
-        train(
-            network,
-            data,
-            phase,
-            seed=child_seed(seed, "train"),
-            device=device,
-            on_epoch=_report("train", on_stage),
-        )
-        float_accuracy = evaluate(network, data, "val", device=device)
-        trained = perf_counter()
         calibration = calibration_batch(
             data, plan.calibration_images, seed=child_seed(seed, "calibration")
         )
+        if isinstance(architecture, ModelArchitecture) and architecture.is_resized:
+            from bitscout.networks import recalibrate_batch_norm
+            # The inherited statistics are those of layers whose inputs have changed.
+            recalibrate_batch_norm(network.to(device), calibration)
+        if recipe.epochs:
+            train(
+                network,
+                data,
+                recipe.float_phase(),
+                seed=child_seed(seed, "train"),
+                device=device,
+                on_epoch=_report("train", on_stage),
+            )
+        float_accuracy = evaluate(network, data, "val", device=device)
+        trained = perf_counter()
         results = []
         for policy in policies:
             begin = perf_counter()

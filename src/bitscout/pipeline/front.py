@@ -31,7 +31,7 @@ def front_numbers(trials: Sequence[TrialRecord], metrics: Sequence[str]) -> tupl
     complete = [
         (trial, trial.metrics)
         for trial in trials
-        if trial.outcome == "complete" and trial.metrics is not None
+        if trial.outcome == "complete" and trial.metrics is not None and trial.is_feasible
     ]
     if not complete:
         return ()

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bitscout.core import Candidate, LayerGraph
-from bitscout.errors import BitscoutError, ConfigError, UnsupportedError
+from bitscout.errors import BitscoutError, UnsupportedError
 from bitscout.hardware import CostReport, HardwareModel, Measured, load_hardware
 from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.costing import DEFAULT_HARDWARE
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.results import RunResult
-from bitscout.pipeline.spaces import build_space
+from bitscout.pipeline.spaces import run_space
 from bitscout.space import SearchSpace
 
 __all__ = ["HardwareCosts", "run_costs"]
@@ -59,12 +59,7 @@ def run_costs(
         ConfigError: If the space or the hardware cannot be had from the configuration any more.
     """
     if space is None:
-        shape, n_classes = result.dataset.get("input_shape"), result.dataset.get("n_classes")
-        if shape is None or n_classes is None:
-            msg = "dataset.json of the run says neither the images' shape nor their classes."
-            raise ConfigError(msg)
-        channels, height, width = shape
-        space = build_space(result.config, (channels, height, width), n_classes)
+        space = run_space(result.directory, result.config, result.dataset)
     graphs = {name: space.layers(candidate.values) for name, candidate in candidates.items()}
     models = _models(result.config)
     kept = CandidateCosts(space, tuple(models)).kept_in(RunDirectory(result.directory).hardware)

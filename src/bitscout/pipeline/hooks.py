@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
 
-from bitscout.core import BompScore, Budget, Objective
+from bitscout.core import BompScore, Budget, FrontObjective, Objective, PenalizedScore
 from bitscout.pipeline.candidate_costs import IMPOSSIBLE, CandidateCosts
 from bitscout.samplers import Descriptors, SpaceHooks
 from bitscout.space import SearchSpace
@@ -37,7 +37,10 @@ def space_hooks(costs: CandidateCosts, objective: Objective, budget: Budget) -> 
     known_objectives: dict[int, Callable[[IndexArray], FloatArray]] = {}
     if isinstance(objective, BompScore):
         known_term = _size_term(space, objective)
-    else:
+    elif isinstance(objective, PenalizedScore):
+        known_term = _penalty_term(costs, objective)
+        budget = Budget()  # What is over it is worth proposing too.
+    elif isinstance(objective, FrontObjective):
         for position, metric in enumerate(objective.metrics):
             if metric in costs.batch_metrics:
                 known_objectives[position] = _metric(costs, metric)
@@ -69,6 +72,23 @@ def describer(space: SearchSpace) -> Callable[[IndexArray], Descriptors]:
 def _size_term(space: SearchSpace, objective: BompScore) -> Callable[[IndexArray], FloatArray]:
     def known_term(indices: IndexArray) -> FloatArray:
         term: FloatArray = objective.ref_size / np.log10(space.size_bits(indices))
+        return term
+
+    return known_term
+
+
+def _penalty_term(
+    costs: CandidateCosts, objective: PenalizedScore
+) -> Callable[[IndexArray], FloatArray] | None:
+    """Return the penalty of each point, <= 0; `None` where a cost is not known in batches."""
+    limits = dict(objective.limits)
+    if set(limits) - set(costs.batch_metrics):
+        return None
+
+    def known_term(indices: IndexArray) -> FloatArray:
+        known = costs.batch(indices, tuple(limits))
+        over = [np.maximum(known[name] / limit - 1.0, 0.0) for name, limit in limits.items()]
+        term: FloatArray = -objective.weight * np.sum(over, axis=0)
         return term
 
     return known_term

@@ -42,6 +42,11 @@ class TrialRecord:
     seconds: Mapping[str, float] | None = None
 
     @property
+    def is_feasible(self) -> bool:
+        """Whether it is within every bound that is known."""
+        return all(violation <= 0 for violation in self.constraints.values())
+
+    @property
     def score(self) -> float | None:
         """The scalar objective, or `None` where there are several or none."""
         return self.values[0] if len(self.values) == 1 else None

@@ -14,7 +14,7 @@ from bitscout.networks import build_network
 from bitscout.pipeline.components import build_quantization
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.records import FinalRecord
-from bitscout.pipeline.spaces import build_space
+from bitscout.pipeline.spaces import run_space
 from bitscout.quantization import prepare
 from bitscout.space import SearchSpace
 from bitscout.training import load_weights
@@ -43,7 +43,7 @@ def reload_network(
     """
     channels, height, width = dataset["input_shape"]
     if space is None:
-        space = build_space(config, (channels, height, width), dataset["n_classes"])
+        space = run_space(directory, config, dataset)
     network = build_network(space.architecture(record.candidate.values), generator_seed=0)
     module = prepare(
         network,

@@ -243,10 +243,12 @@ def load_result(directory: str | Path) -> RunResult:
 
 
 def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Return the complete trial with the largest score, or accuracy where there is no score."""
-    complete = [trial for trial in trials if trial.outcome == "complete"]
+    """Return the complete trial with the largest score, or accuracy where there is no score.
+
+    One that is over the budget, where that is only penalized, is no answer.
+    """
     return max(
-        complete,
+        (trial for trial in trials if trial.outcome == "complete" and trial.is_feasible),
         key=lambda trial: trial.values[0] if trial.score is not None else _accuracy(trial),
         default=None,
     )

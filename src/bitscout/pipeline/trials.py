@@ -141,7 +141,7 @@ def _cost(proposal: _Proposal, components: Components) -> TrialRecord:
     record = TrialRecord(number=proposal.trial.number, outcome="running", candidate=candidate)
     try:
         known = costs.computed(architecture, candidate.policy)
-        if budget.reason(known) is None:
+        if components.is_penalized or budget.reason(known) is None:
             known = costs.measured(architecture, candidate.policy, known)
     except UnsupportedError as error:
         # Hardware that cannot run it breaks every bound.
@@ -154,7 +154,7 @@ def _cost(proposal: _Proposal, components: Components) -> TrialRecord:
         )
     except MeasurementError as error:
         return replace(record, outcome="failed", metrics=known, reason=str(error))
-    reason = budget.reason(known)
+    reason = None if components.is_penalized else budget.reason(known)
     return replace(
         record,
         outcome="running" if reason is None else "infeasible",
@@ -224,8 +224,10 @@ def _check_hopeless(records: Mapping[int, TrialRecord]) -> None:
 
 
 def _check_feasible(history: list[TrialRecord]) -> None:
-    if any(record.outcome == "complete" for record in history):
+    if any(record.outcome == "complete" and record.is_feasible for record in history):
         return
+    if any(record.outcome == "complete" for record in history):
+        raise InfeasibleError(_nothing_fits(history))
     if all(record.outcome == "infeasible" for record in history):
         raise InfeasibleError(_nothing_fits(history))
     reason = next(record.reason for record in history if record.outcome == "failed")
@@ -245,10 +247,12 @@ def _nothing_fits(history: Sequence[TrialRecord]) -> str:
             f"{history[0].reason}"
         )
     nearest = min(
-        history, key=lambda record: sum(max(v, 0.0) for v in record.constraints.values())
+        (record for record in history if record.constraints),
+        key=lambda record: sum(max(v, 0.0) for v in record.constraints.values()),
     )
+    over = [f"{100 * v:.3g} % over {name}" for name, v in nearest.constraints.items() if v > 0]
+    reason = nearest.reason or ", ".join(over)
     return (
         f"None of {len(history)} candidates fits the budget. The nearest is trial "
-        f"{nearest.number}: {str(nearest.reason).rstrip('.')}. Raise the budget or narrow the "
-        "space."
+        f"{nearest.number}: {reason.rstrip('.')}. Raise the budget or narrow the space."
     )

@@ -117,7 +117,7 @@ class Recipe:
     """The training of one candidate.
 
     Attributes:
-        epochs: Of the float training, at least 1.
+        epochs: Of the float training; 0 for networks that come with weights.
         qaft_epochs: Of the quantization-aware fine-tuning, 0 for none.
         batch_size: Images per step, at least 2.
         lr: Peak learning rate; `None` is 0.2 per 128 images of a batch.
@@ -153,7 +153,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        _check_int("epochs", self.epochs, 1)
+        _check_int("epochs", self.epochs, 0)
         _check_int("qaft_epochs", self.qaft_epochs, 0)
         _check_int("batch_size", self.batch_size, 2)
         if self.shift is not None:
