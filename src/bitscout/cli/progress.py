@@ -23,6 +23,8 @@ from bitscout.pipeline import (
     FinalFinished,
     FinalRecord,
     FinalStarted,
+    ModelFinished,
+    ModelStarted,
     SearchStarted,
     StageProgress,
     TrialFinished,
@@ -86,6 +88,11 @@ class ProgressDisplay:
     def __call__(self, event: Event) -> None:
         """Show `event`."""
         match event:
+            case ModelStarted():
+                self._task, self._stage = event.label, ""
+            case ModelFinished():
+                for note in event.notes:
+                    self._print(note)
             case SearchStarted():
                 self._begin_search(event)
             case TrialStarted():

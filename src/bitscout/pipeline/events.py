@@ -16,12 +16,36 @@ __all__ = [
     "FinalFinished",
     "FinalStarted",
     "Listener",
+    "ModelFinished",
+    "ModelStarted",
     "SearchStarted",
     "StageProgress",
     "TrialFinished",
     "TrialStarted",
     "ignore_events",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStarted:
+    """A given network is made ready for the search.
+
+    Attributes:
+        label: What is about to happen to it, ``pre-training resnet20``.
+    """
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFinished:
+    """What `ModelStarted` announced is done.
+
+    Attributes:
+        notes: What came out, sentences.
+    """
+
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +161,9 @@ class CertificateFinished:
 
 
 Event = (
-    SearchStarted
+    ModelStarted
+    | ModelFinished
+    | SearchStarted
     | TrialStarted
     | StageProgress
     | TrialFinished
