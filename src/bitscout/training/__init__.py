@@ -3,7 +3,7 @@
 
 from bitscout.training.augment import Augmenter, default_shift
 from bitscout.training.checkpoint import load_weights, save_weights
-from bitscout.training.data import ImageData, Normalizer, Split, SplitName, calibration_batch
+from bitscout.training.data import ImageData, Normalizer, Split, SplitName, calibration_batch, labelled_batch
 from bitscout.training.load import DATASETS, load_dataset
 from bitscout.training.loop import OnEpoch, TrainHistory, evaluate, train
 from bitscout.training.recipe import Cosine, Phase, Recipe, Schedule, Triangular
@@ -29,6 +29,7 @@ __all__ = [
     "evaluate",
     "fork_rng",
     "from_dataset",
+    "labelled_batch",
     "load_dataset",
     "load_weights",
     "save_weights",

@@ -16,7 +16,7 @@ from torch import Tensor
 from bitscout.errors import DataError
 from bitscout.training.seeding import torch_generator
 
-__all__ = ["ImageData", "Normalizer", "Split", "SplitName", "calibration_batch"]
+__all__ = ["ImageData", "Normalizer", "Split", "SplitName", "calibration_batch", "labelled_batch"]
 
 SplitName = Literal["train", "val", "test"]
 
@@ -199,6 +199,11 @@ def calibration_batch(data: ImageData, n_images: int, *, seed: int) -> Tensor:
     Returns:
         float32, shape ``(min(n_images, N), C, H, W)``, on the data's device.
     """
+    return labelled_batch(data, n_images, seed=seed)[0]
+
+
+def labelled_batch(data: ImageData, n_images: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Return what `calibration_batch` does, and the images' labels, int64 of shape ``(N,)``."""
     order = torch.randperm(len(data.train), generator=torch_generator(seed))
     rows = order[:n_images].sort().values.to(data.device)
-    return data.normalizer()(data.train.images[rows])
+    return data.normalizer()(data.train.images[rows]), data.train.labels[rows]
