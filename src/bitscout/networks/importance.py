@@ -60,15 +60,16 @@ def channel_importance(
     read = {g: torch.zeros(sizes[g], dtype=torch.float64) for g in groups}
     tensors = dict(chain(module.named_parameters(), module.named_buffers()))
     for given in _layers(description):
-        folded, bias = _folded(module, tensors, given)
-        squares = folded.square()
         rows = given.axes[1 if given.reads == 0 else 0]
-        if importance != "readers" and _touches(rows, written):
-            _add(written, rows, squares.flatten(1).sum(1) + bias.square(), sizes)
-        if importance != "writers" and given.reads is not None:
-            axis = given.axes[given.reads]
-            if _touches(axis, read):
-                _add(read, axis, _columns(squares, given.groups), sizes)
+        reads = () if given.reads is None else given.axes[given.reads]
+        if not (_touches(rows, written) or _touches(reads, written)):
+            continue
+        squares, shift = _folded_squares(module, tensors, given)
+        _add(written, rows, squares.sum(1) + shift.square(), sizes)
+        if reads:
+            # Shape (groups, rows of one, what they read): every part of the axis has its own rows.
+            parts = squares.view(given.groups, -1, squares.shape[1])
+            _add(read, reads, parts.sum(1).flatten(), sizes)
     if importance == "writers":
         return {g: written[g].sqrt() for g in groups}
     if importance == "readers":
@@ -85,17 +86,22 @@ def _layers(description: ModelDescription) -> Iterator[GivenWeight]:
             yield given
 
 
-def _folded(
+def _folded_squares(
     module: nn.Module, tensors: Mapping[str, Tensor], given: GivenWeight
 ) -> tuple[Tensor, Tensor]:
-    """Return weights and bias of a layer with its batch norm folded, in float64 on the CPU.
+    """Return what a layer writes and reads its channels with, batch norm folded.
 
-    The first dimension of the weights writes, the second reads.
+    Returns:
+        Squared weights, summed over the kernel, and biases: float64 on the CPU, of shapes
+        ``(out_channels, in_channels / groups)`` and ``(out_channels,)``.
     """
-    weight = _exact(tensors[given.name], torch.zeros(()))
+    weight = tensors[given.name].detach()
     weight = weight if given.reads is None else weight.movedim(given.reads, 1)
+    # One pass over the weights: all else is small.
+    squares = weight.square().flatten(2).sum(2) if weight.dim() > 2 else weight.square()
+    squares = squares.double().cpu()
     bias = tensors.get(f"{given.name.rpartition('.')[0]}.bias")
-    shift = _exact(bias, weight.new_zeros(len(weight)))
+    shift = _exact(bias, squares.new_zeros(len(squares)))
     if given.norm:
         norm = module.get_submodule(given.norm)
         assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
@@ -103,19 +109,12 @@ def _folded(
         scale = scale * _exact(norm.weight, torch.ones_like(shift))
         shift = (shift - _exact(norm.running_mean, torch.zeros_like(shift))) * scale
         shift = shift + _exact(norm.bias, torch.zeros_like(shift))
-        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-    return weight, shift
+        squares = squares * scale.square().unsqueeze(1)
+    return squares, shift
 
 
 def _exact(tensor: object, default: Tensor) -> Tensor:
     return tensor.detach().double().cpu() if isinstance(tensor, Tensor) else default
-
-
-def _columns(squares: Tensor, groups: int) -> Tensor:
-    """Return the sum of the squares that read each entry of the axis, shape ``(entries,)``."""
-    return (
-        squares.reshape(groups, -1, squares.shape[1], squares[0, 0].numel()).sum((1, 3)).flatten()
-    )
 
 
 def _touches(axis: Axis, groups: Collection[int]) -> bool:

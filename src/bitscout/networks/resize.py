@@ -149,21 +149,31 @@ class _Inheritance:
         parts = []
         for rows, places in zip(old.chunk(groups), local, strict=True):
             new = rows.index_select(dim, places)
-            parts.append(new.mul_(self._shares(new, dim, places, size)))
+            counts = torch.bincount(places, minlength=size)[places]
+            if (counts > 1).any():
+                shares = self._shares(new.shape[1 - dim], places, counts).to(new.dtype)
+                shares = shares.t() if dim else shares
+                new.mul_(shares.reshape(*shares.shape, *[1] * (new.dim() - 2)))
+            parts.append(new)
         return parts[0] if groups == 1 else torch.cat(parts)
 
-    def _shares(self, new: Tensor, dim: int, places: Tensor, size: int) -> Tensor:
-        """Return what to multiply `new` with, so that the copies of an entry share its weight."""
-        shape = [1] * new.dim()
-        shape[dim] = len(places)
+    def _shares(self, n_rows: int, places: Tensor, counts: Tensor) -> Tensor:
+        """Return what to multiply new weights with, so that the copies of an entry share them.
+
+        Args:
+            n_rows: How many read the entries.
+            places: Old entry of each new one, shape ``(n,)``.
+            counts: How often that is taken, shape ``(n,)``.
+
+        Returns:
+            Shape ``(n, n_rows)``, or ``(n, 1)`` where all rows have the same.
+        """
         if not self._noise:
-            counts = torch.bincount(places, minlength=size)[places]
-            return (1.0 / counts).to(new.dtype).view(shape)
-        drawn = torch.rand(new.shape, generator=self._generator, dtype=torch.float64)
-        drawn = (1 + self._noise * (2 * drawn - 1)).to(new.device)
-        total = drawn.new_zeros(*new.shape[:dim], size, *new.shape[dim + 1 :])
-        total.index_add_(dim, places, drawn)
-        return (drawn / total.index_select(dim, places)).to(new.dtype)
+            return (1.0 / counts).unsqueeze(1)
+        drawn = torch.rand((len(places), n_rows), generator=self._generator)
+        drawn = (1 + self._noise * (2 * drawn - 1)).to(places.device)
+        total = torch.zeros_like(drawn).index_add_(0, places, drawn)
+        return drawn / total[places]
 
 
 def _sources(
