@@ -98,7 +98,6 @@ FUNCTIONS = {
     "random dropout": (lambda x: F.dropout(x, 0.3), "`dropout`", "training=self.training"),
     "whole numbers": (lambda x: x.to(torch.int32).float(), "`to`", "Stay in float32"),
     "clamp without zero": (lambda x: x.clamp(0.5, 2), "QuantLinear 'head'", "with 0 in it"),
-    "sum of a ReLU": (lambda x: F.relu6(x) + x, "`add`", "quantization.Add"),
     "sum of different shapes": (
         lambda x: x + F.adaptive_max_pool2d(x, 1),
         "`add`",

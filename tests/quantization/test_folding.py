@@ -149,18 +149,35 @@ class ActivatedNorm(nn.BatchNorm2d):
     [
         (ReadTwice(), "'norm' cannot be folded into 'conv': something else reads"),
         (NormTwice(), "'norm' runs 2 times"),
-        (ConvTwice(), "'conv' runs several times"),
+        (ConvTwice(), "'norm' reads layer 'conv', which runs several times"),
         (nn.Sequential(nn.BatchNorm2d(3)), "'0' reads 'the input of the network'"),
         (nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.BatchNorm2d(3)), "'2' reads '1', not"),
-        (
-            nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)),
-            "'1' keeps no running statistics",
-        ),
-        (nn.Sequential(nn.Conv2d(3, 3, 1), ActivatedNorm(3)), "'1' into '0' changed its output"),
     ],
 )
-def test_what_cannot_be_folded_is_refused_by_name(net, message):
-    with pytest.raises(UnsupportedError, match=message):
+def test_what_cannot_be_folded_is_left_and_named(net, message):
+    before = copy.deepcopy(net.state_dict())
+    (reason,) = fold_batch_norm(net, randn(2, 3, 4, 4)).values()
+    assert message in reason
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d(3, track_running_stats=False), ActivatedNorm(3), nn.InstanceNorm2d(3)]
+)
+def test_what_is_more_or_less_than_a_batch_norm_is_left(norm):
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), norm)
+    assert fold_batch_norm(net, randn(2, 3, 4, 4)) == {}
+    assert net[1] is norm
+
+
+def test_layer_that_does_more_than_its_weights_say_is_refused():
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    net = nn.Sequential(Doubled(3, 3, 1), nn.BatchNorm2d(3))
+    net[1].running_mean.fill_(1)
+    with pytest.raises(UnsupportedError, match="'1' into '0' changed its output"):
         fold_batch_norm(net, randn(2, 3, 4, 4))
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from bitscout import quantization
 from bitscout.errors import BitscoutError, UnsupportedError
 from bitscout.export.recording import Call, Recording, Value
 from bitscout.quantization import QuantModule
@@ -28,6 +29,8 @@ from bitscout.quantization.flow import evaluating
 __all__ = ["record"]
 
 _TORCH = str(Path(torch.__file__).parent)
+# Where functions are sent to quantized modules, see `function_sites` there.
+_QUANTIZATION = str(Path(quantization.__file__).parent)
 # What turns tensors into Python numbers: from there on the network depends on the image.
 _READS_NUMBERS = {"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"}
 
@@ -160,7 +163,7 @@ def _line() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not record.__code__:
         name = frame.f_code.co_filename
-        if name != __file__ and not name.startswith((_TORCH, "<")):
+        if name != __file__ and not name.startswith((_TORCH, _QUANTIZATION, "<")):
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

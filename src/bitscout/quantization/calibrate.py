@@ -53,12 +53,15 @@ def calibrate(
             f"with {images.numel()} values."
         )
         raise DataError(msg)
-    means: dict[str, Tensor] = {}
-    passes: list[Pass] = [_RealPass(means)] if bias_correction else []
-    passes.append(_QuantizingPass(means))
+    real = _RealPass()
+    is_reused = any(module.uses > 1 for module in modules)
     with evaluating(prepared):
-        for current in passes:
-            _run(prepared, modules, current, images)
+        if bias_correction or is_reused:
+            _run(prepared, modules, real, images)
+        for module, uses in real.uses.items():
+            module.observe_uses(uses)
+        means = real.means if bias_correction else {}
+        _run(prepared, modules, _QuantizingPass(means), images)
 
 
 def _run(prepared: nn.Module, modules: list[QuantModule], current: Pass, images: Tensor) -> None:
@@ -72,15 +75,23 @@ def _run(prepared: nn.Module, modules: list[QuantModule], current: Pass, images:
 
 
 class _RealPass:
-    """Run without quantization, keeping each layer's mean output per channel."""
+    """Run without quantization, keeping each layer's mean output per channel.
 
-    def __init__(self, means: dict[str, Tensor]) -> None:
-        self._means = means
+    A module that runs several times has one set of steps for all of its uses: its inputs are kept
+    instead, and its bias is not corrected.
+    """
+
+    def __init__(self) -> None:
+        self.means: dict[str, Tensor] = {}
+        self.uses: dict[QuantModule, list[tuple[Tensor, ...]]] = {}
 
     def run(self, module: QuantModule, inputs: tuple[Tensor, ...]) -> Tensor:
         output = module.real(*inputs)
-        if isinstance(module, QuantizedLayer):
-            self._means[module.name] = _channel_means(module, output)
+        if module.uses > 1:
+            # Copies: the network may change what it gives in place.
+            self.uses.setdefault(module, []).append(tuple(x.clone() for x in inputs))
+        elif isinstance(module, QuantizedLayer):
+            self.means[module.name] = _channel_means(module, output)
         return output
 
 
@@ -91,7 +102,8 @@ class _QuantizingPass:
         self._means = means
 
     def run(self, module: QuantModule, inputs: tuple[Tensor, ...]) -> Tensor:
-        module.observe(*inputs)
+        if module.uses == 1:
+            module.observe(*inputs)
         output = module.quantized(*inputs)
         if not isinstance(module, QuantizedLayer) or module.bias is None:
             return output

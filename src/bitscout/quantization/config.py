@@ -50,6 +50,8 @@ class QuantConfig:
             pass; the gradient goes straight through.
         add_bits: Bits of both operands of every `Add`, in ``[2, 8]``.
         pool_bits: Bits of the input of every average pool, in ``[2, 8]``.
+        norm_bits: Bits of weights and input of every batch norm that no layer absorbs, in
+            ``[2, 8]``.
 
     Raises:
         ConfigError: If a bit-width is outside ``[2, 8]``.
@@ -63,10 +65,11 @@ class QuantConfig:
     exact_steps: bool = True
     add_bits: int = 8
     pool_bits: int = 8
+    norm_bits: int = 8
 
     def __post_init__(self) -> None:
         """Reject bit-widths no layer can have."""
-        for name in ("add_bits", "pool_bits"):
+        for name in ("add_bits", "pool_bits", "norm_bits"):
             bits = getattr(self, name)
             if not 2 <= bits <= 8:
                 msg = f"`{name}` must be in [2, 8], got {bits}."

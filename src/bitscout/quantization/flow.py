@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from bitscout.quantization.places import Place, Tally, kind_of
 
-__all__ = ["Call", "Flow", "evaluating", "put_module", "record_flow"]
+__all__ = ["Call", "Flow", "Span", "evaluating", "is_opaque", "put_module", "record_flow"]
 
 # Reading these is not reading the values.
 _LOOKS_ONLY = {"__get__", "__len__", "dim", "is_contiguous", "numel", "size", "stride"}
@@ -152,7 +152,7 @@ class _FunctionRecorder(TorchFunctionMode):
             return func(*args, **kwargs)
         reads = recorder.reads((args, kwargs))
         kind = kind_of(func, args, kwargs)
-        place = recorder.tally.place(kind or func.__name__)
+        place = recorder.tally.place(kind or "")
         recorder.depth += 1  # A function may call others: one record is enough.
         try:
             result = func(*args, **kwargs)
@@ -177,39 +177,39 @@ def record_flow(module: nn.Module, example_input: Tensor, is_leaf: _LeafTest) ->
     handles = []
     pending: list[tuple[int, ...]] = []
 
-    def before(path: str, is_opaque: bool, _module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+    def before(path: str, is_one: bool, _module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         if not recorder.depth:
             recorder.tally.enter(path)
             pending.append(recorder.reads((args, kwargs)))
-        recorder.depth += is_opaque
+        recorder.depth += is_one
 
     def after(
         path: str,
-        is_opaque: bool,
+        is_one: bool,
         part: nn.Module,
         args: Any,  # noqa: ANN401
         kwargs: Any,  # noqa: ANN401
         result: Any,  # noqa: ANN401
     ) -> None:
         del args, kwargs
-        recorder.depth -= is_opaque
+        recorder.depth -= is_one
         if recorder.depth:
             return
         recorder.tally.leave()
         reads = pending.pop()
-        if is_opaque:
+        if is_one:
             recorder.add(Call(path, part, reads, ()), result)
         else:
             span = Span(reads, recorder.reads(result))
             recorder.flow.spans.setdefault(path, []).append(span)
 
     for name, child in module.named_modules():
-        is_opaque = is_leaf(child) or _is_plain(child)
+        is_one = is_leaf(child) or is_opaque(child)
         for register, hook in (
             (child.register_forward_pre_hook, before),
             (child.register_forward_hook, after),
         ):
-            handles.append(register(partial(hook, name, is_opaque), with_kwargs=True))
+            handles.append(register(partial(hook, name, is_one), with_kwargs=True))
     try:
         with evaluating(module), torch.no_grad(), _FunctionRecorder(recorder):
             recorder.start(example_input)
@@ -253,7 +253,7 @@ def _tensors(structure: object) -> list[Tensor]:
     return []
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_opaque(module: nn.Module) -> bool:
     """Whether nothing inside of `module` needs to be seen."""
     is_torch = type(module).__module__.startswith("torch.nn.modules.")
     has_children = next(module.children(), None) is not None

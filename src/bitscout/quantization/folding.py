@@ -11,25 +11,28 @@ the full range.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from bitscout.errors import UnsupportedError
-from bitscout.quantization.flow import Call, Flow, evaluating, put_module, record_flow
+from bitscout.quantization.flow import Flow, evaluating, put_module, record_flow
+from bitscout.quantization.survey import is_batch_norm
 
-__all__ = ["fold_batch_norm"]
+__all__ = ["TOLERANCE", "fold_batch_norm", "scale_and_shift"]
 
 # Float32 rounding of one layer, relative to the largest output: eps times the root of the longest
 # sum (2**14 terms), times 8 for the batch norm's own operations.
 TOLERANCE = 2.0**-23 * 2.0**7 * 8
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 _Layer = nn.Conv2d | nn.Linear
 
 
 @torch.no_grad()
-def fold_batch_norm(module: nn.Module, example_input: Tensor) -> None:
-    """Fold every batch norm into the layer in front of it, in place.
+def fold_batch_norm(module: nn.Module, example_input: Tensor) -> Mapping[str, str]:
+    """Fold every batch norm that can be into the layer in front of it, in place.
 
     The pairs are found by following tensors from module to module in one forward pass. Each
     batch norm becomes an `torch.nn.Identity`. The folded network is then compared, layer by
@@ -40,71 +43,63 @@ def fold_batch_norm(module: nn.Module, example_input: Tensor) -> None:
             its mode; its mode stays.
         example_input: One batch, at least one image.
 
+    Returns:
+        Why each batch norm that runs and is left could not be folded, by its path.
+
     Raises:
-        UnsupportedError: Naming the batch norm that no layer in front can absorb, or the layer
-            whose output the folding changed.
+        UnsupportedError: Naming a batch norm that gives no finite values, or the layer whose
+            output the folding changed.
     """
-    norms = {
-        name: child for name, child in module.named_modules() if isinstance(child, _BATCH_NORMS)
-    }
+    norms = {name: child for name, child in module.named_modules() if is_batch_norm(child)}
     if not norms:
-        return
+        return {}
     flow = record_flow(module, example_input, _is_leaf)
-    pairs = [(name, _layer_before(flow, name)) for name in norms]
-    before = _outputs(module, [name for name, _ in pairs], example_input)
-    for name, layer in pairs:
-        if layer is not None:
-            _fold(layer[1], norms[name])
-    for name, _ in pairs:
+    found = {name: _layer_before(flow, name) for name in norms if flow.calls_of(name)}
+    pairs = {name: layer for name, layer in found.items() if not isinstance(layer, str)}
+    before = _outputs(module, list(pairs), example_input)
+    for name, (_, layer) in pairs.items():
+        fold(layer, norms[name])
         put_module(module, norms[name], nn.Identity())
-    after = _outputs(module, [name for name, _ in pairs], example_input)
-    for name, layer in pairs:
-        if layer is not None:
-            _check(name, layer[0], before[name], after[name])
+    after = _outputs(module, list(pairs), example_input)
+    for name, (layer_name, _) in pairs.items():
+        _check(name, layer_name, before[name], after[name])
+    return {name: reason for name, reason in found.items() if isinstance(reason, str)}
 
 
-def _layer_before(flow: Flow, name: str) -> tuple[str, _Layer] | None:
-    """Return the layer that the batch norm `name` follows; `None` if it never runs."""
+def scale_and_shift(norm: BatchNorm) -> nn.Conv2d:
+    """Return the depthwise convolution of one pixel that computes what a batch norm does."""
+    assert norm.running_mean is not None
+    channels = len(norm.running_mean)
+    mean = norm.running_mean
+    layer = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+    layer.weight = nn.Parameter(torch.ones_like(mean).reshape(-1, 1, 1, 1))
+    fold(layer, norm)
+    return layer
+
+
+def _layer_before(flow: Flow, name: str) -> tuple[str, _Layer] | str:
+    """Return the layer that the batch norm `name` follows, or why none can absorb it."""
     calls = flow.calls_of(name)
-    if not calls:
-        return None
-    norm = calls[0].module
-    assert isinstance(norm, _BATCH_NORMS)
     if len(calls) > 1:
-        msg = f"Batch norm {name!r} runs {len(calls)} times; give every use a module of its own."
-        raise UnsupportedError(msg)
-    if norm.running_mean is None:
-        msg = (
-            f"Batch norm {name!r} keeps no running statistics (track_running_stats=False), so "
-            f"there is nothing to fold. Train it with running statistics."
-        )
-        raise UnsupportedError(msg)
-    layer = flow.writer(calls[0].reads[0]) if calls[0].reads else None
-    return _checked_layer(flow, name, calls[0], layer)
-
-
-def _checked_layer(flow: Flow, name: str, norm: Call, layer: Call | None) -> tuple[str, _Layer]:
+        return f"Batch norm {name!r} runs {len(calls)} times."
+    (norm,) = calls
     value = norm.reads[0]
+    layer = flow.writer(value)
     if layer is None or layer.name is None or not isinstance(layer.module, nn.Conv2d | nn.Linear):
-        what = "the input of the network" if layer is None else (layer.name or "a function")
-        msg = (
-            f"Batch norm {name!r} reads {what!r}, not the output of a Conv2d or Linear, so it "
-            f"cannot be folded. Put it directly behind a convolution."
-        )
-        raise UnsupportedError(msg)
+        what = "the input of the network" if layer is None else (layer.name or layer.function)
+        return f"Batch norm {name!r} reads {what!r}, not the output of a Conv2d or Linear."
     if len(flow.calls_of(layer.name)) > 1:
-        msg = f"Layer {layer.name!r} runs several times; give every use a module of its own."
-        raise UnsupportedError(msg)
+        return f"Batch norm {name!r} reads layer {layer.name!r}, which runs several times."
     if flow.readers(value) != [norm] or value in flow.outputs:
-        msg = (
+        return (
             f"Batch norm {name!r} cannot be folded into {layer.name!r}: something else reads "
             f"that layer's output too."
         )
-        raise UnsupportedError(msg)
     return layer.name, layer.module
 
 
-def _fold(layer: _Layer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+def fold(layer: _Layer, norm: BatchNorm) -> None:
+    """Let `layer` compute what `norm` makes of its result, in place."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     # float64: each folded weight is rounded once.
@@ -160,4 +155,4 @@ def _check(norm: str, layer: str, before: Tensor, after: Tensor) -> None:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv2d, nn.Linear, *_BATCH_NORMS))
+    return isinstance(module, nn.Conv2d | nn.Linear) or is_batch_norm(module)

@@ -12,6 +12,7 @@ an `QuantAdd` is ``s_a q_a + s_b q_b`` and an average pool the mean of ``s_x q_x
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -54,12 +55,14 @@ class QuantModule(nn.Module, ABC):
 
     Attributes:
         name: Path in the network, for messages.
+        uses: How often it runs in one forward pass.
         current_pass: Set by `calibrate` for its own duration.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self.uses = 1
         self.current_pass: Pass | None = None
 
     @abstractmethod
@@ -71,12 +74,21 @@ class QuantModule(nn.Module, ABC):
         """Return the fake-quantized output."""
 
     @abstractmethod
-    def observe(self, *inputs: Tensor) -> None:
-        """Set all steps from one batch of inputs."""
-
-    @abstractmethod
     def input_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Return the quantizer of every input, in order."""
+
+    @torch.no_grad()
+    def observe(self, *inputs: Tensor) -> None:
+        """Set all steps from one batch of inputs."""
+        self.observe_uses([inputs])
+
+    def observe_uses(self, uses: Sequence[tuple[Tensor, ...]]) -> None:
+        """Set all steps from the inputs of every use, one batch each."""
+        for quantizer, *batches in zip(self.input_quantizers(), *uses, strict=True):
+            is_single = len(batches) == 1
+            quantizer.observe(
+                batches[0] if is_single else torch.cat([x.flatten() for x in batches])
+            )
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the fake-quantized output, in float32 also under autocast.
@@ -84,6 +96,13 @@ class QuantModule(nn.Module, ABC):
         NOTE: half precision cannot hold step times code, so autocast would move values off the
         grid that the integers stand for.
         """
+        if torch._C._len_torch_function_stack():
+            # What a quantized module does inside is no business of those that watch functions.
+            with torch._C.DisableTorchFunction():
+                return self._run(inputs)
+        return self._run(inputs)
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if self.current_pass is not None:
             return self.current_pass.run(self, inputs)
         device = inputs[0].device.type
@@ -100,17 +119,23 @@ class QuantizedLayer(QuantModule):
         weight: Real weight, shape ``(C_out, *)``.
         bias: Real bias, shape ``(C_out,)``, or `None`.
         max_bias_code: Largest magnitude of a bias's code; larger ones are cut there.
+        mask: 1 where the weight may be other than 0, same shape, or `None` where it may be
+            everywhere.
     """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    mask: Tensor | None
 
     def __init__(
         self, name: str, source: nn.Conv2d | nn.Linear, bits: LayerBits, config: QuantConfig
     ) -> None:
         super().__init__(name)
-        self.weight = nn.Parameter(source.weight.detach())
-        self.bias = None if source.bias is None else nn.Parameter(source.bias.detach())
+        # Copies: another layer may share them.
+        self.weight = nn.Parameter(source.weight.detach().clone())
+        bias = source.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.register_buffer("mask", None)
         self.input_quantizer = activation_quantizer(bits.act_bits, config)
         is_exact = config.exact_steps
         largest = (
@@ -137,15 +162,22 @@ class QuantizedLayer(QuantModule):
         """Return the one quantizer."""
         return (self.input_quantizer,)
 
+    def keep_zeros(self, mask: Tensor) -> None:
+        """Keep the weights at 0 where `mask`, of their shape, is false."""
+        self.mask = mask.to(self.weight.dtype)
+
+    def masked_weight(self) -> Tensor:
+        """Return the real weight, 0 where it has to be."""
+        return self.weight if self.mask is None else self.weight * self.mask
+
     @torch.no_grad()
-    def observe(self, *inputs: Tensor) -> None:
+    def observe_uses(self, uses: Sequence[tuple[Tensor, ...]]) -> None:
         """Set the steps of input and weight.
 
         Raises:
             TrainingError: If a weight or bias is not finite.
             DataError: If an input is not finite.
         """
-        (x,) = inputs
         for what, values in (("weight", self.weight), ("bias", self.bias)):
             if values is not None and not values.isfinite().all():
                 msg = (
@@ -153,10 +185,13 @@ class QuantizedLayer(QuantModule):
                     f"fits. Look for a diverged training."
                 )
                 raise TrainingError(msg)
-        self.input_quantizer.observe(x)
-        needs_inputs = self.weight_quantizer.observer.needs_inputs
-        moments = self.moments(self.input_quantizer(x)) if needs_inputs else None
-        self.weight_quantizer.observe(self.weight, moments)
+        super().observe_uses(uses)
+        moments = None
+        if self.weight_quantizer.observer.needs_inputs:
+            moments = self.moments(self.input_quantizer(uses[0][0]))
+            for (x,) in uses[1:]:
+                moments += self.moments(self.input_quantizer(x))
+        self.weight_quantizer.observe(self.masked_weight(), moments)
         self.fit_bias()
 
     @torch.no_grad()
@@ -188,7 +223,7 @@ class QuantizedLayer(QuantModule):
 
     def weight_codes(self) -> Tensor:
         """Return the codes of the weight as int8."""
-        return self.weight_quantizer.codes(self.weight)
+        return self.weight_quantizer.codes(self.masked_weight())
 
     def quantized_bias(self) -> Tensor | None:
         """Return the bias on its int32 grid, gradient passed through."""
@@ -224,12 +259,12 @@ class QuantConv2d(QuantizedLayer):
     def real(self, *inputs: Tensor) -> Tensor:
         """Return the convolution of the real weight."""
         x = self.input_quantizer.clamp(inputs[0])
-        return self._convolve(self._pad(x), self.weight, self.bias)
+        return self._convolve(self._pad(x), self.masked_weight(), self.bias)
 
     def quantized(self, *inputs: Tensor) -> Tensor:
         """Return the convolution of the quantized weight with the quantized input."""
         x = self._pad(inputs[0])
-        weight = self.weight_quantizer(self.weight)
+        weight = self.weight_quantizer(self.masked_weight())
         bias = self.quantized_bias()
         quantizer = self.input_quantizer
         if quantizer.is_learned or x.is_cuda or x.dim() != 4:
@@ -265,11 +300,12 @@ class QuantLinear(QuantizedLayer):
 
     def real(self, *inputs: Tensor) -> Tensor:
         """Return the product with the real weight."""
-        return F.linear(self.input_quantizer.clamp(inputs[0]), self.weight, self.bias)
+        x = self.input_quantizer.clamp(inputs[0])
+        return F.linear(x, self.masked_weight(), self.bias)
 
     def quantized(self, *inputs: Tensor) -> Tensor:
         """Return the product of the quantized weight with the quantized input."""
-        weight = self.weight_quantizer(self.weight)
+        weight = self.weight_quantizer(self.masked_weight())
         return F.linear(self.input_quantizer(inputs[0]), weight, self.quantized_bias())
 
     def moments(self, x_hat: Tensor) -> Tensor:
@@ -292,12 +328,6 @@ class QuantAdd(QuantModule):
     def input_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Return the quantizers of both operands."""
         return self.a_quantizer, self.b_quantizer
-
-    @torch.no_grad()
-    def observe(self, *inputs: Tensor) -> None:
-        """Set both steps."""
-        for quantizer, x in zip(self.input_quantizers(), inputs, strict=True):
-            quantizer.observe(x)
 
     def real(self, *inputs: Tensor) -> Tensor:
         """Return the real sum."""
@@ -331,11 +361,6 @@ class QuantAvgPool(QuantModule):
     def input_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Return the one quantizer."""
         return (self.input_quantizer,)
-
-    @torch.no_grad()
-    def observe(self, *inputs: Tensor) -> None:
-        """Set the step."""
-        self.input_quantizer.observe(inputs[0])
 
     def real(self, *inputs: Tensor) -> Tensor:
         """Return the real average."""

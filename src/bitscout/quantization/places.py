@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
     Attributes:
         host: Path of the innermost running module.
-        kind: What it does, see `kind_of`.
+        kind: What it does, see `kind_of`; ``""`` for all other functions.
         file: Source file.
         line: Line in it.
         nth: How many calls of this kind the line made before, in this run of the module.

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import math
-from copy import deepcopy
-
 from torch import Tensor, nn
 
-from bitscout.core import QuantPolicy
+from bitscout.core import LayerBits, QuantPolicy
 from bitscout.errors import UnsupportedError
 from bitscout.quantization.add import Add
 from bitscout.quantization.calibrate import calibrate
 from bitscout.quantization.config import QuantConfig
-from bitscout.quantization.flow import Call, Flow, put_module, record_flow
-from bitscout.quantization.folding import fold_batch_norm
+from bitscout.quantization.convert import Converted, convert
+from bitscout.quantization.flow import put_module
+from bitscout.quantization.merging import merge_activations
 from bitscout.quantization.modules import (
     QuantAdd,
     QuantAvgPool,
@@ -22,14 +20,12 @@ from bitscout.quantization.modules import (
     QuantLinear,
     QuantModule,
 )
-from bitscout.quantization.quantizers import ActivationQuantizer
+from bitscout.quantization.survey import layer_sites
 
 __all__ = ["layer_names", "parameter_groups", "post_training_quantize", "prepare"]
 
 _POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _LAYERS = (nn.Conv2d, nn.Linear)
-# Modules through which max(x, 0) may be moved: they choose, copy or append zeros.
-_TRANSPARENT = (nn.Identity, nn.Flatten, nn.ZeroPad2d, nn.MaxPool2d)
 
 
 def prepare(
@@ -40,41 +36,50 @@ def prepare(
 ) -> nn.Module:
     """Return a copy of `module` whose layers are quantized according to `policy`.
 
-    Batch norm is folded with its running statistics; every Conv2d, Linear, `Add` and average
-    pool is replaced, under its own name, by its quantized form; a `torch.nn.ReLU` or
-    `torch.nn.ReLU6` all of whose readers are quantized is merged into their quantizers (the
-    results and gradients are the same). The steps are still empty: `calibrate` sets them.
+    Batch norm is folded with its running statistics into the layer in front of it; one that no
+    layer can absorb becomes a quantized factor and shift per channel. Every convolution, linear,
+    `Add` and average pool is replaced, under its own name, by its quantized form, and so are
+    additions of two results and average pools that a ``forward`` writes as functions, by modules
+    below ``function_sites``. A weight that is computed (masked, standardized, normalized) becomes
+    a plain one; zeros of a mask stay zeros. A `torch.nn.ReLU` or `torch.nn.ReLU6` all of whose
+    readers are quantized is merged into their quantizers (the results and gradients are the
+    same). The steps are still empty: `calibrate` sets them.
 
-    The copy is an ordinary module: it trains, moves, copies and saves like any other. What a
-    ``forward`` does between modules (``F.relu``, ``a + b``) stays as it is, in real numbers; use
-    `Add` for additions that shall be integer.
+    The copy is an ordinary module: it trains, moves, copies and saves like any other, and its
+    ``forward`` is the network's own. All else stays in real numbers: see `kept_in_float`. A layer
+    that runs several times has one set of steps for all its uses; layers that share a parameter
+    get one each.
 
     Args:
-        module: Any network of convolutions and linears that takes one tensor. Not changed.
-        policy: One entry per Conv2d and Linear, by module path (``""`` for a lone layer).
-        example_input: One batch the network accepts; every layer must run on it.
-        config: Observers, learned steps, bits of adds and pools.
+        module: Any network that takes one tensor. Not changed.
+        policy: One entry for every name in `layer_names`: convolutions and linears by module path
+            (``""`` for a lone layer), but those that do not run in evaluation mode.
+        example_input: One batch the network accepts.
+        config: Observers, learned steps, bits of adds, pools and batch norms.
 
     Raises:
         PolicyError: If the names of the policy are not exactly those of the layers.
-        UnsupportedError: Naming a module that has parameters but no quantized form, runs not at
-            all or more than once, or a batch norm that cannot be folded.
+        UnsupportedError: Naming a layer that has no quantized form, where, and what to do.
     """
     config = config or QuantConfig()
-    _check_supported(module)
-    policy.check_covers(layer_names(module))
-    copy = deepcopy(module)
-    fold_batch_norm(copy, example_input)
-    flow = record_flow(copy, example_input, _is_leaf)
-    sources = {name: child for name, child in copy.named_modules() if _is_leaf(child)}
-    _check_runs_once(flow, sources)
-    quantized = {
-        name: _quantized(name, source, policy, config) for name, source in sources.items()
+    _check_not_quantized(module)
+    converted = convert(module, example_input)
+    policy.check_covers(list(converted.layers.values()))
+    root, flow = converted.root, converted.flow
+    sources = {
+        path: child
+        for path, child in root.named_modules()
+        if path in converted.layers or path in converted.scales or _is_joint(child)
     }
-    _merge_activations(copy, flow, quantized)
-    for name, new in quantized.items():
-        copy = put_module(copy, sources[name], new)
-    return copy
+    quantized = {}
+    for path, source in sources.items():
+        new = _quantized(path, source, policy, converted, config)
+        new.uses = max(len(flow.calls_of(path)), 1)
+        quantized[path] = new
+    merge_activations(root, flow, quantized)
+    for path, new in quantized.items():
+        root = put_module(root, sources[path], new)
+    return root
 
 
 def post_training_quantize(
@@ -97,9 +102,19 @@ def post_training_quantize(
     return prepared
 
 
-def layer_names(module: nn.Module) -> list[str]:
-    """Return the paths of all Conv2d and Linear modules, the names of a policy."""
-    return [name for name, child in module.named_modules() if isinstance(child, _LAYERS)]
+def layer_names(module: nn.Module, example_input: Tensor | None = None) -> list[str]:
+    """Return the names of all layers, the names of a policy.
+
+    Args:
+        module: The network.
+        example_input: One batch it accepts. Without one, the paths of all `Conv2d` and `Linear`
+            modules: those that `prepare` wants as long as all of them run, and no other module
+            computes a convolution.
+    """
+    if example_input is None:
+        return [name for name, child in module.named_modules() if isinstance(child, _LAYERS)]
+    sites = layer_sites(module, example_input)
+    return [name for name, site in sites.items() if site.is_supported]
 
 
 def parameter_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -114,100 +129,35 @@ def parameter_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
     return weights, [parameter for parameter in parameters if parameter.dim() <= 1]
 
 
-def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, (*_LAYERS, Add, *_POOLS))
+def _is_joint(module: nn.Module) -> bool:
+    return isinstance(module, (Add, *_POOLS))
 
 
-def _check_supported(module: nn.Module) -> None:
-    """Refuse modules whose parameters nothing here quantizes."""
+def _check_not_quantized(module: nn.Module) -> None:
     for name, child in module.named_modules():
         if isinstance(child, QuantModule):
             msg = f"Module {name!r} is quantized already; start from the real network."
             raise UnsupportedError(msg)
-        own = next(child.parameters(recurse=False), None)
-        if own is None or isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            continue
-        if not isinstance(child, _LAYERS):
-            msg = (
-                f"Module {name!r} is a {type(child).__name__}, whose parameters cannot be "
-                f"quantized here. Supported: Conv2d and Linear, and BatchNorm behind them."
-            )
-            raise UnsupportedError(msg)
-        kind = nn.Conv2d if isinstance(child, nn.Conv2d) else nn.Linear
-        if type(child).forward is not kind.forward:
-            msg = (
-                f"Module {name!r} is a {type(child).__name__} with a forward of its own, so its "
-                f"quantized form is unknown. Use {kind.__name__} and put the rest around it."
-            )
-            raise UnsupportedError(msg)
-
-
-def _check_runs_once(flow: Flow, sources: dict[str, nn.Module]) -> None:
-    for name, source in sources.items():
-        count = len(flow.calls_of(name))
-        if count == 1 or (count == 0 and not isinstance(source, _LAYERS)):
-            continue
-        kind = type(source).__name__
-        if count == 0:
-            msg = f"{kind} {name!r} does not run on the example input; remove it."
-        else:
-            msg = (
-                f"{kind} {name!r} runs {count} times in one forward pass, and each use needs "
-                f"steps of its own. Give every use a module of its own."
-            )
-        raise UnsupportedError(msg)
 
 
 def _quantized(
-    name: str, source: nn.Module, policy: QuantPolicy, config: QuantConfig
+    path: str, source: nn.Module, policy: QuantPolicy, converted: Converted, config: QuantConfig
 ) -> QuantModule:
-    if isinstance(source, nn.Conv2d):
-        return QuantConv2d(name, source, policy[name], config)
-    if isinstance(source, nn.Linear):
-        return QuantLinear(name, source, policy[name], config)
+    """Return the quantized form of the module at `path`."""
+    if isinstance(source, nn.Conv2d | nn.Linear):
+        if path in converted.scales:
+            name, bits = converted.scales[path], LayerBits(config.norm_bits, config.norm_bits)
+        else:
+            name, bits = converted.layers[path], policy[converted.layers[path]]
+        layer = (
+            QuantConv2d(name, source, bits, config)
+            if isinstance(source, nn.Conv2d)
+            else QuantLinear(name, source, bits, config)
+        )
+        if path in converted.masks:
+            layer.keep_zeros(converted.masks[path])
+        return layer
+    name = converted.names.get(path, path)
     if isinstance(source, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
         return QuantAvgPool(name, source, config)
     return QuantAdd(name, config)
-
-
-def _merge_activations(root: nn.Module, flow: Flow, quantized: dict[str, QuantModule]) -> None:
-    """Merge each ReLU and ReLU6 into its readers where every reader is a quantizer."""
-    for name, child in list(root.named_modules()):
-        if type(child) not in (nn.ReLU, nn.ReLU6):
-            continue
-        readers = [_quantized_readers(flow, call, quantized) for call in flow.calls_of(name)]
-        merged: list[ActivationQuantizer] = []
-        for found in readers:
-            if not found:
-                break
-            merged.extend(found)
-        else:
-            clip = (0.0, 6.0 if isinstance(child, nn.ReLU6) else math.inf)
-            for quantizer in merged:
-                quantizer.merge(clip)
-            put_module(root, child, nn.Identity())
-
-
-def _quantized_readers(
-    flow: Flow, call: Call, quantized: dict[str, QuantModule]
-) -> list[ActivationQuantizer] | None:
-    """Return the quantizers that read what `call` wrote, `None` if anything else does."""
-    found: list[ActivationQuantizer] = []
-    for value in call.writes:
-        readers = flow.readers(value)
-        if value in flow.outputs or not readers:
-            return None
-        for reader in readers:
-            if reader.name in quantized:
-                quantizers = quantized[reader.name].input_quantizers()
-                found += [
-                    q for q, read in zip(quantizers, reader.reads, strict=True) if read == value
-                ]
-            elif isinstance(reader.module, _TRANSPARENT):
-                behind = _quantized_readers(flow, reader, quantized)
-                if behind is None:
-                    return None
-                found += behind
-            else:
-                return None
-    return found

@@ -18,7 +18,15 @@ from bitscout.quantization.add import Add
 from bitscout.quantization.arguments import bound, weighted
 from bitscout.quantization.flow import Call, Flow, record_flow
 
-__all__ = ["LayerSite", "is_batch_norm", "is_layer", "layer_sites", "sites_of", "survey_flow"]
+__all__ = [
+    "LayerSite",
+    "is_batch_norm",
+    "is_layer",
+    "is_leaf",
+    "layer_sites",
+    "sites_of",
+    "survey_flow",
+]
 
 _POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _OTHER_LAYERS: Final[Mapping[type[nn.Module], str]] = {
@@ -88,7 +96,7 @@ def layer_sites(module: nn.Module, example_input: Tensor) -> Mapping[str, LayerS
 
 def survey_flow(module: nn.Module, example_input: Tensor) -> Flow:
     """Return what `module` does, with everything visible that may have to be replaced."""
-    return record_flow(module, example_input, _is_leaf)
+    return record_flow(module, example_input, is_leaf)
 
 
 def sites_of(module: nn.Module, flow: Flow) -> dict[str, LayerSite]:
@@ -140,7 +148,8 @@ def is_batch_norm(module: nn.Module) -> bool:
     )
 
 
-def _is_leaf(module: nn.Module) -> bool:
+def is_leaf(module: nn.Module) -> bool:
+    """Whether quantization looks at `module` as one thing, whatever its type does inside."""
     return is_layer(module) or is_batch_norm(module) or isinstance(module, (Add, *_POOLS))
 
 
