@@ -4,6 +4,7 @@
 from bitscout.networks.batch_norm import recalibrate_batch_norm
 from bitscout.networks.blocks import ConvBnAct, InvertedResidual, same_padding
 from bitscout.networks.build import build_network
+from bitscout.networks.describe import check_classes, describe
 from bitscout.networks.given import GivenNetwork
 from bitscout.networks.importance import Importance, channel_importance
 from bitscout.networks.model_options import Stem
@@ -22,7 +23,9 @@ __all__ = [
     "build_model",
     "build_network",
     "channel_importance",
+    "check_classes",
     "convert_state_dict",
+    "describe",
     "model_names",
     "recalibrate_batch_norm",
     "resize",
