@@ -213,3 +213,13 @@ def test_concatenations_of_many_groups_are_not_listed_in_advance():
     variants = space.layer_variants()
     assert not variants.is_complete
     assert len(variants.layers) < 100
+
+
+def test_uniform_networks_keep_the_edges_at_their_most():
+    space = ModelSpace(resnet20())
+    policy = space.uniform_policy(space.seed_values(), 2)
+    assert (policy["conv1"].weight_bits, policy["fc"].weight_bits) == (8, 8)
+    inner = {policy[name] for name in policy if name not in ("conv1", "fc")}
+    assert {(bits.weight_bits, bits.act_bits) for bits in inner} == {(2, 2)}
+    fixed = ModelSpace(resnet20(), act_bits=(4, 8))
+    assert fixed.uniform_policy(fixed.seed_values(), 3)["layer1.0.conv1"].act_bits == 8

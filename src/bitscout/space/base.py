@@ -145,6 +145,19 @@ class SearchSpace(ABC):
     def explain_layers(self) -> tuple[LayerSummary, ...]:
         """Return what is searched and what is fixed, layer by layer; names every choice."""
 
+    def uniform_policy(self, values: Values, bits: int) -> QuantPolicy:
+        """Return the policy that a search of bits is compared with: one weight bit-width.
+
+        Activations have the most bits that the seed network's have.
+
+        Raises:
+            ConfigError: If `values` is no point of this space.
+            PolicyError: If no layer can have `bits`.
+        """
+        seed = self.policy(self.seed_values())
+        act_bits = max(layer.act_bits for layer in seed.values())
+        return QuantPolicy.uniform(self.layers(values).names, bits, act_bits)
+
     # --- what follows from the above, the same for every space
 
     @final

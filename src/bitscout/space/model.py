@@ -277,6 +277,23 @@ class ModelSpace(SearchSpace):
             {name: LayerBits(*bits) for name, bits in zip(names, pairs, strict=True)}
         )
 
+    def uniform_policy(self, values: Values, bits: int) -> QuantPolicy:
+        """Return one bit-width everywhere but in the first and last layer.
+
+        These have the most bits that the space gives them, as is usual for uniform networks.
+        Activations have the bits of the weights where they do in this space, otherwise the most.
+        """
+        first, last = (self.bit_layers[label][0] for label in self._edges)
+        most = {first: self.bits_of(first)[-1], last: self.bits_of(last)[-1]}
+        weight = {name: most.get(name, bits) for name in self.layers(values).names}
+        if self.act_bits == "same":
+            act = weight
+        else:
+            act_bits = self.act_bits
+            largest = act_bits[-1] if isinstance(act_bits, tuple) else act_bits
+            act = dict.fromkeys(weight, largest)
+        return QuantPolicy({name: LayerBits(weight[name], act[name]) for name in weight})
+
     def _widths_at(self, points: IndexArray) -> IndexArray:
         """Return the channels of each group, shape ``(n, n_groups)``."""
         widths = np.tile(np.array(self.description.widths, dtype=np.int64), (len(points), 1))
