@@ -47,13 +47,13 @@ def width_labels(
         description: The network.
         tie: ``"group"`` ties nothing.
     """
-    stages: dict[int, str] = {}
+    stages: dict[int, str] = {}  # In the order in which groups are first written.
     for given in description.layers:
         for segment in given.outputs:
             stages[segment.group] = given.stage
     found: dict[str, list[int]] = {}
-    for index, group in enumerate(description.groups):
-        if group.fixed is None and index in stages:
-            label = stages[index] if tie == "stage" else group.name
-            found.setdefault(label, []).append(index)
+    for index, stage in stages.items():
+        group = description.groups[index]
+        if group.fixed is None:
+            found.setdefault(stage if tie == "stage" else group.name, []).append(index)
     return {label: tuple(groups) for label, groups in found.items()}
