@@ -4,9 +4,11 @@
 from bitscout.networks.batch_norm import recalibrate_batch_norm
 from bitscout.networks.blocks import ConvBnAct, InvertedResidual, same_padding
 from bitscout.networks.build import build_network
+from bitscout.networks.checkpoints import load_checkpoint
 from bitscout.networks.describe import check_classes, describe
 from bitscout.networks.given import GivenNetwork
 from bitscout.networks.importance import Importance, channel_importance
+from bitscout.networks.load_model import load_model
 from bitscout.networks.model_options import Stem
 from bitscout.networks.models import build_model, model_names
 from bitscout.networks.resize import resize
@@ -26,6 +28,8 @@ __all__ = [
     "check_classes",
     "convert_state_dict",
     "describe",
+    "load_checkpoint",
+    "load_model",
     "model_names",
     "recalibrate_batch_norm",
     "resize",

@@ -203,9 +203,10 @@ def _candidate(result: RunResult, wanted: str | None) -> tuple[str, Candidate]:
 
 def _from_import_path(path: str, input_shape: InputShape | None) -> CostSource:
     shape = _needed(input_shape, path)
-    from bitscout.pipeline.cost_modules import make_module, traced  # PyTorch: only where needed
+    from bitscout.networks import load_model  # PyTorch: only where needed
+    from bitscout.pipeline.cost_modules import traced
 
-    network = make_module(path)
+    network = load_model(path)
     return CostSource(path, traced(network, path, shape), None, network, shape)
 
 
