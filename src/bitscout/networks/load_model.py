@@ -46,7 +46,10 @@ def load_model(name: str, *, options: Mapping[str, Any] | None = None, seed: int
     """
     options = dict(options or {})
     if ":" in name:
-        return _made(name, options, seed).train()
+        # NOTE: foreign code draws from the global generator; the fork gives it back.
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(seed)
+            return _made(name, options).train()
     if name not in model_names():
         nearest = get_close_matches(name, model_names(), n=1)
         hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
@@ -62,7 +65,7 @@ def load_model(name: str, *, options: Mapping[str, Any] | None = None, seed: int
     return build_model(name, **options, seed=seed)
 
 
-def _made(path: str, options: dict[str, Any], seed: int) -> nn.Module:
+def _made(path: str, options: dict[str, Any]) -> nn.Module:
     found = _imported(path)
     if isinstance(found, nn.Module):
         if options:
@@ -74,10 +77,7 @@ def _made(path: str, options: dict[str, Any], seed: int) -> nn.Module:
         raise ConfigError(msg)
     arguments = _arguments(path, found, options)
     try:
-        # NOTE: a function may draw from the global generator; the fork gives it back.
-        with torch.random.fork_rng(devices=()):
-            torch.default_generator.manual_seed(seed)
-            network = found(**arguments)
+        network = found(**arguments)
     except Exception as error:  # Anything may happen in foreign code.
         said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         msg = f"{path}({said}) failed: {_said(error)}"
