@@ -49,7 +49,9 @@ def load_model(name: str, *, options: Mapping[str, Any] | None = None, seed: int
         # NOTE: foreign code draws from the global generator; the fork gives it back.
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(seed)
-            return _made(name, options).train()
+            found = _imported(name)
+            torch.default_generator.manual_seed(seed)  # It is imported only once.
+            return _made(name, found, options).train()
     if name not in model_names():
         nearest = get_close_matches(name, model_names(), n=1)
         hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
@@ -65,8 +67,7 @@ def load_model(name: str, *, options: Mapping[str, Any] | None = None, seed: int
     return build_model(name, **options, seed=seed)
 
 
-def _made(path: str, options: dict[str, Any]) -> nn.Module:
-    found = _imported(path)
+def _made(path: str, found: Any, options: dict[str, Any]) -> nn.Module:  # noqa: ANN401
     if isinstance(found, nn.Module):
         if options:
             msg = f"{path} is a module already and takes no options, got {', '.join(options)}."
