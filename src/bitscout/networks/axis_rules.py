@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from bitscout.networks.axis_moves import MOVES
+from bitscout.networks.axis_sums import SUMS
 from bitscout.networks.calls import Call, Value
-from bitscout.networks.channel_axes import ChannelAxes, Dims, axis_number, reason_of
+from bitscout.networks.channel_axes import ChannelAxes, Dims, reason_of
+from bitscout.networks.function_kinds import POINTWISE, STORAGE
 
 __all__ = ["LayerUse", "follow"]
+
+_UNREADABLE: Final = (AssertionError, AttributeError, IndexError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,14 @@ def follow(call: Call, axes: ChannelAxes) -> LayerUse | None:
     """Say what `call` does to channels; return it if it is a layer."""
     name = call.function
     if name in _LAYERS:
-        return _LAYERS[name](call, axes)
-    rule = _RULES.get(name) or MOVES.get(name)
+        return _LAYERS[name](call, axes)  # Their arguments were checked by PyTorch.
+    rule = _RULES.get(name)
     tracked = any(entries is not None for value in call.reads for entries in axes.of(value))
     if rule is not None:
-        rule(call, axes)
+        try:
+            rule(call, axes)
+        except _UNREADABLE:  # Arguments in a form no rule expects.
+            axes.lose(call, "is written in a way that is not followed")
     elif tracked or call.is_result:
         axes.lose(call, "is not followed, so the number of channels around it stays")
     return None
@@ -167,112 +174,17 @@ def _elementwise(call: Call, axes: ChannelAxes) -> None:
         axes.put(result, dims)
 
 
-def _pooling(call: Call, axes: ChannelAxes) -> None:
-    """Pooling, upsampling: pixels change, channels pass."""
-    x = call.reads[0]
-    dims = axes.of(x)
-    for result in call.writes:
-        kept = len(result.shape) == len(dims)
-        passed: Dims = [entries if i < 2 else None for i, entries in enumerate(dims)]
-        if not kept or any(e is not None for e in dims[2:]) or result.shape[1] != x.shape[1]:
-            axes.lose(call, "pools over them")
-            return
-        axes.put(result, passed)
-
-
-def _reduction(call: Call, axes: ChannelAxes) -> None:
-    """Mean, sum, maximum over some dimensions."""
-    x = call.reads[0]
-    dims = axes.of(x)
-    wanted = call.argument(1, "dim", call.kwargs.get("axis"))
-    if isinstance(wanted, Value):  # ``torch.maximum`` under its other name.
-        _elementwise(call, axes)
-        return
-    numbers = _numbers(wanted, len(dims))
-    for dim in numbers:
-        axes.fix(dims[dim], reason_of(call, "joins them into one value"))
-    for result in call.writes:
-        keeps = len(result.shape) == len(dims)
-        rest = [
-            None if dim in numbers else entries
-            for dim, entries in enumerate(dims)
-            if keeps or dim not in numbers
-        ]
-        axes.put(result, rest)
-
-
-def _along(call: Call, axes: ChannelAxes) -> None:
-    """Softmax and others along one dimension."""
-    x = call.reads[0]
-    dims = axes.of(x)
-    dim = call.argument(1, "dim", call.kwargs.get("axis"))
-    which = [axis_number(x, dim)] if isinstance(dim, int) else range(len(dims))
-    for number in which:
-        axes.fix(dims[number], reason_of(call, "weighs them against each other"))
-    for result in call.writes:
-        axes.put(result, dims)
-
-
-def _matmul(call: Call, axes: ChannelAxes) -> None:
-    values = call.reads
-    if len(values) < 2 or min(len(v.shape) for v in values[-2:]) < 2:
-        axes.lose(call, "multiplies matrices of them")
-        return
-    a, b = values[-2:]
-    if call.function == "rmatmul":
-        a, b = b, a
-    reason = reason_of(call, "sums over them without weights of its own")
-    axes.fix(axes.of(a)[-1], reason)
-    axes.fix(axes.of(b)[-2], reason)
-    for value in (a, b):
-        for entries in axes.of(value)[:-2]:
-            axes.fix(entries, reason_of(call, "takes each as a matrix"))
-    n_dims = len(call.result.shape)
-    lead = axes.of(a if len(a.shape) == n_dims else b)[:-2]
-    axes.put(call.result, [*lead, axes.of(a)[-2], axes.of(b)[-1]])
-
-
-def _numbers(wanted: object, n_dims: int) -> set[int]:
-    if wanted is None:
-        return set(range(n_dims))
-    several: Iterable[int] = wanted if isinstance(wanted, tuple | list) else (wanted,)
-    return {int(dim) % n_dims for dim in several} or set(range(n_dims))
-
-
-_UNARY = (
-    *("relu", "relu6", "hardtanh", "clamp", "leaky_relu", "elu", "selu", "celu", "gelu", "silu"),
-    *("mish", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign", "logsigmoid"),
-    *("hardshrink", "softshrink", "tanhshrink", "threshold", "rrelu", "abs", "neg", "exp", "log"),
-    *("sqrt", "rsqrt", "square", "pow", "sign", "round", "floor", "ceil", "erf", "sin", "cos"),
-    *("reciprocal", "clone", "contiguous", "detach", "to", "float", "double", "half", "bfloat16"),
-    *("type", "type_as", "dropout", "dropout1d", "dropout2d", "alpha_dropout", "identity"),
-    *("feature_alpha_dropout", "zeros_like", "ones_like", "full_like", "requires_grad_", "cuda"),
-    *("clamp_min", "clamp_max", "relu_", "log1p", "expm1", "softmin_", "logit", "bool", "int"),
-    *("long", "isnan", "nan_to_num", "fill", "zero", "exp2", "sinh", "cosh", "atan", "where"),
-)
-_BINARY = (
-    *("add", "sub", "mul", "div", "rsub", "rdiv", "rpow", "maximum", "minimum", "lerp", "fmax"),
-    *("addcmul", "addcdiv", "gt", "ge", "lt", "le", "eq", "ne", "fmin", "floor_divide", "masked"),
-    *("logical_and", "logical_or", "logical_not", "masked_fill", "fmod", "remainder", "atan2"),
-    *("copysign", "and", "or", "xor", "invert", "heaviside"),
-)
-_POOLINGS = (
-    *("avg_pool2d", "max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "lp_pool2d"),
-    *("avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d", "interpolate"),
-    *("avg_pool3d", "max_pool3d", "adaptive_avg_pool3d", "upsample", "max_pool2d_with_indices"),
-    *("max_pool1d_with_indices", "adaptive_max_pool2d_with_indices", "upsample_nearest2d"),
-    *("upsample_bilinear2d", "fractional_max_pool2d", "local_response_norm_", "grid_sample"),
-)
-_REDUCTIONS = (
-    *("mean", "sum", "amax", "amin", "max", "min", "std", "var", "norm", "prod", "logsumexp"),
-    *("var_mean", "std_mean", "vector_norm", "linalg_vector_norm", "nanmean", "argmax", "any"),
+# Beyond what a graph has words for: comparisons, masks, tensors like another.
+_ELEMENTWISE = (
+    *("gt", "ge", "lt", "le", "eq", "ne", "and", "or", "xor", "invert", "logical_and"),
+    *("logical_or", "logical_not", "isnan", "floor_divide", "fmod", "remainder", "atan2", "fmax"),
+    *("fmin", "copysign", "logit", "sinh", "cosh", "atan", "zeros_like", "ones_like"),
+    *("full_like", "empty_like", "fill", "zero", "copy", "type_as", "bool", "int", "long"),
 )
 _RULES: Final[Mapping[str, Callable[[Call, ChannelAxes], None]]] = {
-    **dict.fromkeys((*_UNARY, *_BINARY), _elementwise),
-    **dict.fromkeys(_POOLINGS, _pooling),
-    **dict.fromkeys(_REDUCTIONS, _reduction),
-    **dict.fromkeys(("softmax", "log_softmax", "softmin", "cumsum", "normalize"), _along),
-    **dict.fromkeys(("matmul", "bmm", "baddbmm", "rmatmul"), _matmul),
+    **dict.fromkeys((*POINTWISE, *STORAGE, *_ELEMENTWISE), _elementwise),
+    **MOVES,
+    **SUMS,
     **dict.fromkeys(("batch_norm", "instance_norm", "prelu"), _per_channel),
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,

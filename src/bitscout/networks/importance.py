@@ -125,7 +125,7 @@ def _add(
     totals: Mapping[int, Tensor], axis: Axis, values: Tensor, widths: tuple[int, ...]
 ) -> None:
     """Add one layer's squares per entry to the totals per channel of its groups."""
-    mean = values.mean()
+    mean = values.sum() / sum(widths[segment.group] for segment in axis)
     if mean > 0:
         values = values / mean
     start = 0
