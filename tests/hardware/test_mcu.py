@@ -235,6 +235,56 @@ def test_pools_of_single_pixels_and_flattening_are_views():
         assert ("avgpool" in names) == is_operator
 
 
+def test_gates_products_and_moves_take_what_they_take():
+    layers = (Layer("conv", "conv", 2, 6, input_size=(5, 1), output_size=(5, 1), has_bias=False),)
+    nodes = (
+        Node("input", "input", (), (2, 5, 1)),
+        Node("conv", "conv", ("input",), (6, 5, 1)),
+        Node("q", "rearrange", ("conv",), (5, 3)),
+        Node("k", "rearrange", ("conv",), (3, 5)),
+        Node("scores", "matmul", ("q", "k"), (5, 5)),
+        Node("values", "matmul", ("scores", "q"), (5, 3)),
+        Node("norm", "other", ("values",), (5, 3)),
+        Node("gate", "multiply", ("norm", "q"), (5, 3)),
+        Node("view", "flatten", ("gate",), (15,)),
+    )
+    graph = LayerGraph(layers, nodes)
+    report = Microcontroller(w_mem=1, w_comp=0).report(graph, bytes_policy(graph))
+    products, gate, norm, moves = 5 * 5 * 3 + 5 * 3 * 5, 15, 15, 15 + 15
+    assert report.total["macs"] == 5 * 2 * 6
+    assert report.total["work"] == 60 + products + gate + norm
+    assert report.total["loads_compute"] == 2 * 60 + 2 * products + 2 * gate + norm + moves
+    memory = Microcontroller(order="given").memory(graph, bytes_policy(graph))
+    assert dict(zip(memory.names, memory.live_bytes, strict=True)) == {
+        "conv": 10 + 30,
+        "q": 30 + 15,
+        "k": 30 + 15 + 15,
+        "scores": 15 + 15 + 25,
+        "values": 15 + 25 + 15,
+        "norm": 15 + 15 + 15,
+        "gate": 15 + 15 + 15,
+    }
+
+
+def test_attention_as_one_function_takes_what_its_two_products_take():
+    class Attention(torch.nn.Module):
+        def __init__(self, fused):
+            super().__init__()
+            self.fused = fused
+
+        def forward(self, x):
+            q, k, v = x.chunk(3, 2)
+            if self.fused:
+                return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+            return torch.softmax(q @ k.transpose(1, 2) / 2, -1) @ v
+
+    work = []
+    for fused in (True, False):
+        graph = trace(Attention(fused), (7, 12))
+        work.append(Microcontroller().report(graph, QuantPolicy({})).total["work"])
+    assert work == [2 * 7 * 7 * 4] * 2
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet20", "mobilenet_v2", "alexnet"])
 def test_memory_falls_with_the_bits_of_activations(name):
     graph = reference_network(name)

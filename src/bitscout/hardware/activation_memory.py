@@ -2,11 +2,12 @@
 """The tensors between the operators of a network: who reads them, and their bytes.
 
 Activations and batch norms belong to the layer before them. Flattening, and a pool whose windows
-are single pixels with nothing left out, give another name to a tensor, not a new one.
+are single pixels with nothing left out, give another name to a tensor, not a new one. Moving
+values (a slice, a transposition, a shuffle) counts as a copy.
 
 A layer's `act_bits` say how it reads its input, so an element of a tensor takes the largest
-`act_bits` of the layers that read it, directly or through pools, additions, concatenations and
-views. What no layer reads takes the bits of the network's results.
+`act_bits` of the layers that read it, directly or through operations that are no layers: pools,
+additions, concatenations, views. What no layer reads takes the bits of the network's results.
 """
 
 from __future__ import annotations

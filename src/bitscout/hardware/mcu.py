@@ -42,9 +42,11 @@ class Microcontroller(HardwareModel):
 
     ``peak_memory_bytes`` of a layer is what is in memory while it runs; other operators may need
     more. ``work`` counts multiply-accumulates as ``macs`` does, and in addition what pools
-    (outputs x window) and additions compute. ``loads_compute`` is ``w_mem`` x loads + ``w_comp``
-    x work, uNAS's stand-in for latency; loads are two a multiply-accumulate or addition, one a
-    pooled value, and one an output with a bias.
+    (outputs x window), additions, gates, products of two results (outputs x the last dimension of
+    the first) and other functions (one a value they read) compute. ``loads_compute`` is ``w_mem``
+    x loads + ``w_comp`` x work, uNAS's stand-in for latency; loads are two a multiply-accumulate,
+    addition or gated value, one a pooled, moved or otherwise read value, and one an output with a
+    bias.
 
     Attributes:
         packing: How weights, biases and scales are stored, see `hardware.size`.
@@ -208,13 +210,31 @@ class Microcontroller(HardwareModel):
 def _extra_work(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
     """Return operations and loads of a node that is no layer."""
     elements = prod(node.shape)
-    if node.op == "add":
+    if node.op in ("add", "multiply"):
         work = (len(node.inputs) - 1) * elements
         return work, 2 * work
     if node.op in ("avg_pool", "max_pool"):
         work = elements * prod(pool_window(node, shapes[node.inputs[0]]))
         return work, work
+    if node.op == "matmul":
+        work = _product_macs(node, shapes)
+        return work, 2 * work
+    if node.op == "rearrange":
+        return 0, elements
+    if node.op == "other":
+        work = sum(prod(shapes[name]) for name in node.inputs)
+        return work, work
     return 0, 0
+
+
+def _product_macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the multiply-accumulates of ``a @ b``, or of attention, ``softmax(q @ k.T) @ v``."""
+    first, *others = (shapes[name] for name in node.inputs)
+    length = first[-1] if first else 1
+    if len(others) < 2:
+        return prod(node.shape) * length
+    n_keys = others[0][-2] if len(others[0]) > 1 else 1
+    return n_keys * (prod(first) + prod(node.shape))
 
 
 def _peak_note(memory: MemoryProfile) -> str:
