@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
-from bitscout.cli.options import AsJson, Settings, Source
+from bitscout.cli.options import AsJson, Settings
 from bitscout.cli.output import print_json, print_result
 
 if TYPE_CHECKING:
@@ -19,20 +21,52 @@ if TYPE_CHECKING:
 __all__ = ["explain_command"]
 
 
-def explain_command(source: Source, settings: Settings = None, as_json: AsJson = False) -> None:
-    """Show what would be searched, layer by layer.
+def explain_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET|CONFIG.yaml|MODEL",
+            help="A preset (see: bitscout list presets), a configuration file, a built-in network "
+            "(bitscout list models), or the import path of your own, pkg.mod:make_net.",
+            show_default=False,
+        ),
+    ],
+    input: Annotated[  # the name of the option
+        str | None,
+        typer.Option(
+            metavar="CxHxW", help="Of a MODEL: shape of one image, 3x32x32.", show_default=False
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of a MODEL: its weights, to see whether they fit.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be searched, layer by layer, and what not, and why.
 
     Examples:
       bitscout explain quickstart
       bitscout explain bomp-cifar10 --set space.bits=[2,4,8]
+      bitscout explain mypkg.models:make_net --input 3x32x32 --set space.tie=layer
     """
-    from bitscout.pipeline import explain, load_config
+    from bitscout.pipeline import explain_source
 
-    report = explain(load_config(source, settings or []))
+    report = explain_source(
+        source,
+        input_shape=input,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        settings=settings or [],
+    )
     if as_json:
         print_json(report.to_json())
     else:
-        print_result(_layer_table(report), "", *_sizes(report))
+        print_result(_layer_table(report), "", *report.notes, *_sizes(report))
 
 
 def _layer_table(report: ExplainReport) -> Table:
@@ -65,8 +99,9 @@ def _values_text(values: Sequence[Value]) -> str:
 def _sizes(report: ExplainReport) -> list[str]:
     summary = report.summary
     channels, height, width = report.input_shape
+    classes = "" if report.n_classes is None else f", {report.n_classes} classes"
     return [
-        f"{report.name}: images {channels}x{height}x{width}, {report.n_classes} classes",
+        f"{report.name}: images {channels}x{height}x{width}{classes}",
         f"{summary.n_dimensions} dimensions, {summary.n_bit_variables} of them bit-widths",
         (
             f"10^{summary.log10_architectures:.3f} architectures x "

@@ -88,11 +88,8 @@ class ProgressDisplay:
     def __call__(self, event: Event) -> None:
         """Show `event`."""
         match event:
-            case ModelStarted():
-                self._task, self._stage = event.label, ""
-            case ModelFinished():
-                for note in event.notes:
-                    self._print(note)
+            case ModelStarted() | ModelFinished():
+                self._show_model(event)
             case SearchStarted():
                 self._begin_search(event)
             case TrialStarted():
@@ -111,6 +108,13 @@ class ProgressDisplay:
                 self._begin_certificate(event)
             case CertificateFinished():
                 self._finish_certificate(event)
+
+    def _show_model(self, event: ModelStarted | ModelFinished) -> None:
+        if isinstance(event, ModelStarted):
+            self._task, self._stage = event.label, ""
+            return
+        for note in event.notes:
+            self._print(note)
 
     def _begin_search(self, event: SearchStarted) -> None:
         before = f", {event.n_finished} of them done before" if event.n_finished else ""

@@ -10,7 +10,7 @@ from torch import nn
 from bitscout.errors import UnsupportedError
 from bitscout.networks.initialization import seeded
 from bitscout.networks.mobilenetv2 import mobilenet
-from bitscout.space import MobileNetSpec
+from bitscout.space import MobileNetSpec, ModelArchitecture
 
 __all__ = ["build_network"]
 
@@ -19,9 +19,9 @@ __all__ = ["build_network"]
 def build_network(spec: object, *, generator_seed: int) -> nn.Module:
     """Return the network of `spec` on the CPU, in training mode, with initial weights.
 
-    The weights are a function of `spec` and `generator_seed`; PyTorch's global random state is
-    as before. A new kind of specification registers its builder:
-    ``@build_network.register``.
+    The weights are a function of `spec` and `generator_seed`, or those of a given network;
+    PyTorch's global random state is as before. A new kind of specification registers its
+    builder: ``@build_network.register``.
 
     Args:
         spec: What ``SearchSpace.architecture`` returns.
@@ -41,3 +41,17 @@ def build_network(spec: object, *, generator_seed: int) -> nn.Module:
 @build_network.register
 def _(spec: MobileNetSpec, *, generator_seed: int) -> nn.Module:
     return seeded(lambda: mobilenet(spec), generator_seed)
+
+
+@build_network.register
+def _(spec: ModelArchitecture, *, generator_seed: int) -> nn.Module:
+    del generator_seed  # The weights are those of the given network.
+    if spec.builder is None:
+        msg = (
+            f"{spec.description.name} is known by its description alone, which has no weights. "
+            "Build the space with the network: builder=GivenNetwork(module, description)."
+        )
+        raise UnsupportedError(msg)
+    network = spec.builder.build(spec.widths)
+    assert isinstance(network, nn.Module), "a builder makes networks"
+    return network

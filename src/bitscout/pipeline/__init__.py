@@ -31,7 +31,12 @@ if TYPE_CHECKING:
         TrialStarted,
         ignore_events,
     )
-    from bitscout.pipeline.explanation import ExplainReport, explain
+    from bitscout.pipeline.explanation import (
+        ExplainReport,
+        explain,
+        explain_model,
+        explain_source,
+    )
     from bitscout.pipeline.front import front_points, reference_point
     from bitscout.pipeline.hardware_costs import HardwareCosts, run_costs
     from bitscout.pipeline.load import (
@@ -75,6 +80,8 @@ __all__ = [
     "cost",
     "dump_config",
     "explain",
+    "explain_model",
+    "explain_source",
     "export_final",
     "front_points",
     "ignore_events",
@@ -122,6 +129,8 @@ _HOMES = {
     "cost": "costing",
     "dump_config": "load",
     "explain": "explanation",
+    "explain_model": "explanation",
+    "explain_source": "explanation",
     "export_final": "deploy",
     "front_points": "front",
     "ignore_events": "events",

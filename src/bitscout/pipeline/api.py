@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.utils.data import Dataset
 
 from bitscout.core import child_seed
-from bitscout.errors import ConfigError
+from bitscout.errors import ConfigError, shown
 from bitscout.pipeline.config import RunConfig
 from bitscout.pipeline.directory import RunDirectory, next_free_directory
 from bitscout.pipeline.events import Listener, ignore_events
@@ -23,9 +24,10 @@ from bitscout.training import ImageData, from_dataset
 __all__ = ["search"]
 
 
-def search(
+def search(  # noqa: PLR0913  # what, on what, and where to
     preset: str | None = None,
     *,
+    model: nn.Module | str | None = None,
     space: SearchSpace | Mapping[str, Any] | str | None = None,
     data: ImageData | Dataset[Any] | Mapping[str, Any] | str | None = None,
     out: str | Path | None = None,
@@ -37,6 +39,9 @@ def search(
 
     Args:
         preset: A preset to start from; every key not set elsewhere comes from it.
+        model: A network of your own, whose bits and widths are then searched: a module, perhaps
+            trained, a built-in network, or an import path. What may be chosen about it is said
+            by `space`, keys such as ``{"tie": "layer"}``.
         space: A `SearchSpace`, a name, or keys of the ``space`` section of a configuration. Keys
             of the preset stay where they are not given, unless the name is another one.
         data: An `ImageData`, a torch `Dataset` of training images, a name, or keys of the
@@ -44,7 +49,8 @@ def search(
             ``limit`` do not apply to it.
         out: The run directory; by default ``runs/<name>``, or the next free number.
         settings: Other keys by their path, ``{"searcher.n_trials": 20, "seed": 1}``.
-        resume: Go on with the run in `out`; only `space` and `data` objects are looked at then.
+        resume: Go on with the run in `out`; only `model`, `space` and `data` objects are looked at
+            then.
         listener: Told of every trial, network and epoch.
 
     Returns:
@@ -57,6 +63,9 @@ def search(
         InfeasibleError: If no candidate fits the budget.
     """
     space_object = space if isinstance(space, SearchSpace) else None
+    module = model if isinstance(model, nn.Module) else None
+    if model is not None:
+        space = _model_section(model, space)
     if resume:
         if out is None:
             msg = "`resume` needs `out`, the directory of the run to go on with; got None."
@@ -64,7 +73,9 @@ def search(
         run = RunDirectory(out)
         run.check_is_run()
         data_object = _data_object(data, load_config(run.config))
-        return resume_search(out, space=space_object, data=data_object, listener=listener)
+        return resume_search(
+            out, space=space_object, module=module, data=data_object, listener=listener
+        )
     document = preset_document(preset) if preset is not None else {}
     for key, value in (("space", space), ("dataset", data)):
         section = _section(value)
@@ -77,7 +88,27 @@ def search(
     config = make_config(document, source="bitscout.search")
     data_object = _data_object(data, config)
     directory = next_free_directory(Path("runs"), config.name) if out is None else Path(out)
-    return run_search(config, directory, space=space_object, data=data_object, listener=listener)
+    return run_search(
+        config,
+        directory,
+        space=space_object,
+        module=module,
+        data=data_object,
+        listener=listener,
+    )
+
+
+def _model_section(model: object, space: object) -> dict[str, Any]:
+    """Return the ``space`` section of a given network; `space` holds its other keys."""
+    if not isinstance(model, nn.Module | str):
+        hint = " Pass a module, not its class." if isinstance(model, type) else ""
+        msg = f"`model` must be a module, a name or an import path, got {shown(model)}.{hint}"
+        raise ConfigError(msg)
+    if space is not None and not isinstance(space, Mapping):
+        msg = f"With `model`, `space` must be a mapping of its keys, got {shown(space)}."
+        raise ConfigError(msg)
+    named = {"model": model} if isinstance(model, str) else {}
+    return {"name": "model", **(space or {}), **named}
 
 
 def _settings(value: object) -> Mapping[str, Any]:

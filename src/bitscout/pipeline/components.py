@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from optuna.samplers import BaseSampler
+from torch import nn
 
 from bitscout.core import Budget, Objective, PenalizedScore, QuantPolicy, child_seed
 from bitscout.errors import ConfigError
 from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.pipeline.config import FinalConfig, RunConfig, TrainingConfig
 from bitscout.pipeline.evaluate import EvaluationPlan
+from bitscout.pipeline.guidance import Guidance
 from bitscout.pipeline.hooks import describer, space_hooks
 from bitscout.pipeline.measuring import onnx_writer
 from bitscout.pipeline.spaces import build_space
@@ -38,13 +40,14 @@ from bitscout.samplers import (
     EditDistanceSurrogate,
     FeasibleSampler,
     GaussianProcessSampler,
+    KMeansTPESampler,
     PaperSurrogate,
     RandomSearchSampler,
     ScaledSurrogate,
     Surrogate,
     optuna_sampler,
 )
-from bitscout.space import Architecture, SearchSpace
+from bitscout.space import Architecture, ModelSpace, SearchSpace
 from bitscout.training import Augmenter, ImageData, Recipe, load_dataset
 
 __all__ = [
@@ -84,6 +87,7 @@ class Components:
         budget: What a candidate may cost.
         costs: What candidates cost on the hardware of the run.
         device: Where to compute.
+        guidance: What sensitivities say, once the given network of a run is ready.
     """
 
     config: RunConfig
@@ -93,6 +97,7 @@ class Components:
     budget: Budget
     costs: CandidateCosts
     device: torch.device
+    guidance: Guidance | None = None
 
     @property
     def is_penalized(self) -> bool:
@@ -101,13 +106,18 @@ class Components:
 
 
 def build_components(
-    config: RunConfig, *, space: SearchSpace | None = None, data: ImageData | None = None
+    config: RunConfig,
+    *,
+    space: SearchSpace | None = None,
+    module: nn.Module | None = None,
+    data: ImageData | None = None,
 ) -> Components:
     """Load the data and build everything else.
 
     Args:
         config: The configuration.
         space: Used instead of the one `config` describes, where that says ``custom``.
+        module: The given network, where `config` does not say how to make it.
         data: Likewise.
 
     Raises:
@@ -118,7 +128,10 @@ def build_components(
     data = load_data(config) if data is None else data
     if config.training.shift is not None:
         Augmenter(data, flip=False, shift=config.training.shift)  # Refuses what cannot be done.
-    space = build_space(config, data.input_shape, data.n_classes) if space is None else space
+    if space is None:
+        space = build_space(config, data.input_shape, data.n_classes, module=module)
+    if isinstance(space, ModelSpace):
+        space.check_supported()
     return Components(
         config=config,
         data=data.to(device),
@@ -226,6 +239,8 @@ def build_sampler(components: Components) -> BaseSampler:
     hooks = space_hooks(components.costs, components.objective, components.budget)
     if section.name == "random":
         return RandomSearchSampler(seed=seed, hooks=hooks)
+    if section.name == "kmeans-tpe":
+        return KMeansTPESampler(n_startup_trials=section.n_startup_trials, seed=seed, hooks=hooks)
     if section.name != "bomp":
         sampler = optuna_sampler(section.name, seed)
         return sampler if hooks.violation is None else FeasibleSampler(sampler, hooks, seed=seed)

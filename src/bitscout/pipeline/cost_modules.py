@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from bitscout.core import LayerGraph
-from bitscout.errors import BitscoutError, ConfigError, shown
-from bitscout.networks import trace
+from bitscout.errors import ConfigError, shown
 
-__all__ = ["checked_module", "traced"]
+__all__ = ["checked_module"]
 
 
 def checked_module(source: object) -> nn.Module:
@@ -27,29 +25,3 @@ def checked_module(source: object) -> nn.Module:
         f"{shown(source)}.{hint}"
     )
     raise ConfigError(msg)
-
-
-def traced(network: nn.Module, label: str, input_shape: tuple[int, ...]) -> LayerGraph:
-    """Return the layers and operations of `network`, which stays as it is.
-
-    Args:
-        network: Any module.
-        label: What it is, for messages.
-        input_shape: Of one input, without the batch.
-
-    Raises:
-        ConfigError: If it does not run on such an input.
-        UnsupportedError: If it does something that no layer graph can say.
-    """
-    try:
-        return trace(network, input_shape)
-    except BitscoutError:
-        raise
-    except Exception as error:  # Anything may happen in foreign code.
-        shape = "x".join(map(str, input_shape))
-        msg = f"{label} does not run on an input of {shape}: {_said(error)}"
-        raise ConfigError(msg) from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

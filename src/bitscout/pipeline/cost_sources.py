@@ -203,20 +203,20 @@ def _candidate(result: RunResult, wanted: str | None) -> tuple[str, Candidate]:
 
 def _from_import_path(path: str, input_shape: InputShape | None) -> CostSource:
     shape = _needed(input_shape, path)
-    from bitscout.networks import load_model  # PyTorch: only where needed
-    from bitscout.pipeline.cost_modules import traced
+    from bitscout.networks import load_model, trace  # PyTorch: only where it is needed
 
     network = load_model(path)
-    return CostSource(path, traced(network, path, shape), None, network, shape)
+    return CostSource(path, trace(network, shape), None, network, shape)
 
 
 def _from_module(module: object, input_shape: InputShape | None) -> CostSource:
-    from bitscout.pipeline.cost_modules import checked_module, traced
+    from bitscout.networks import trace
+    from bitscout.pipeline.cost_modules import checked_module
 
     network = checked_module(module)
     label = type(network).__name__
     shape = _needed(input_shape, label)
-    return CostSource(label, traced(network, label, shape), None, network, shape)
+    return CostSource(label, trace(network, shape), None, network, shape)
 
 
 def _needed(input_shape: InputShape | None, label: str) -> InputShape:

@@ -18,7 +18,7 @@ from torch import nn
 
 from bitscout.core import QuantPolicy, child_seed
 from bitscout.errors import TrainingError
-from bitscout.networks import build_network
+from bitscout.networks import build_network, recalibrate_batch_norm
 from bitscout.quantization import QuantConfig, post_training_quantize
 from bitscout.space import Architecture, ModelArchitecture
 from bitscout.training import ImageData, OnEpoch, Recipe, calibration_batch, evaluate, train
@@ -99,7 +99,6 @@ def evaluate_policies(
             data, plan.calibration_images, seed=child_seed(seed, "calibration")
         )
         if isinstance(architecture, ModelArchitecture) and architecture.is_resized:
-            from bitscout.networks import recalibrate_batch_norm
             # The inherited statistics are those of layers whose inputs have changed.
             recalibrate_batch_norm(network.to(device), calibration)
         if recipe.epochs:

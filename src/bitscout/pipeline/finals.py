@@ -24,13 +24,16 @@ from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.evaluate import evaluate_policies
 from bitscout.pipeline.events import FinalFinished, FinalStarted, Listener, StageProgress
 from bitscout.pipeline.front import front_metrics, front_numbers, front_points, reference_point
-from bitscout.pipeline.records import FinalRecord, TrialRecord
+from bitscout.pipeline.records import INTEGER_PROGRAM, FinalRecord, TrialRecord
 from bitscout.pipeline.results import best_trial
+from bitscout.space import ModelSpace
 from bitscout.training import evaluate, save_weights
 
 __all__ = ["finalize", "select_networks", "uniform_policy"]
 
 BASELINE_BITS = (8, 4)  # Of the seed network, as in BOMP-NAS Figs. 2 and 7.
+# Of a given network: the line that a search has to be above, down to two bits.
+GIVEN_BASELINE_BITS = (8, 4, 3, 2)
 UNIFORM_BITS = range(2, 9)
 # Folders of a run directory.
 FRONT: Literal["final"] = "final"
@@ -64,7 +67,8 @@ def finalize(
     """Train and test the networks of the front and the baselines that are not on disk yet.
 
     A network whose training diverges is recorded in ``failures.json`` with the reason. A best
-    network that has one bit-width everywhere is its own uniform baseline and is trained once.
+    network that is one of its own baselines (one bit-width everywhere, or the integer program's
+    bits) is trained once.
 
     Args:
         components: What was searched and how to train.
@@ -76,8 +80,9 @@ def finalize(
         RunError: If a file cannot be written, or no network of the front could be trained.
     """
     jobs = _front_jobs(components, run, history) + _seed_jobs(components, run)
-    # One more baseline is known only when the others are trained.
-    trainer = _Trainer(components, run, listener, n_networks=len(jobs) + 1)
+    # What is compared with the best network is known only when the others are trained.
+    n_twins = 1 + (components.guidance is not None)
+    trainer = _Trainer(components, run, listener, n_networks=len(jobs) + n_twins)
     records = trainer.train(jobs)
     searched = [record for record in records if record.folder == FRONT]
     if not searched:
@@ -85,9 +90,8 @@ def finalize(
         msg = f"None of the final networks could be trained: {reasons}"
         raise RunError(msg)
     best = max(searched, key=lambda record: _merit(components, record))
-    job = _uniform_job(components, run, best)
-    if job.candidate != best.candidate:
-        trainer.train([job])
+    twins = [_uniform_job(components, run, best), _allocation_job(components, run, best)]
+    trainer.train([job for job in twins if job is not None and job.candidate != best.candidate])
 
 
 class _Trainer:
@@ -244,10 +248,10 @@ def uniform_policy(components: Components, candidate: Candidate) -> QuantPolicy:
 
     Of two equally near ones the larger is taken: a baseline must not lose for want of bits.
     """
-    graph = components.space.layers(candidate.values)
-    act_bits = max(bits.act_bits for bits in candidate.policy.values())
+    space, values = components.space, candidate.values
+    graph = space.layers(values)
     target = size_report(graph, candidate.policy).size_bits
-    policies = [QuantPolicy.uniform(graph.names, bits, act_bits) for bits in UNIFORM_BITS]
+    policies = [space.uniform_policy(values, bits) for bits in UNIFORM_BITS]
     return min(
         reversed(policies), key=lambda policy: abs(size_report(graph, policy).size_bits - target)
     )
@@ -274,25 +278,26 @@ def _front_jobs(
 
 
 def _seed_jobs(components: Components, run: RunDirectory) -> list[_Job]:
-    values = components.space.seed_values()
-    names = components.space.layers(values).names
-    act_bits = max(bits.act_bits for bits in components.space.policy(values).values())
+    space = components.space
+    values = space.seed_values()
+    is_given = isinstance(space, ModelSpace)
+    what = "given network" if is_given else "seed network"
     return [
         _Job(
             root=run.path,
             folder=BASELINES,
             name=f"seed-{bits}bit",
-            label=f"seed network at uniform {bits} bit",
+            label=f"{what} at uniform {bits} bit",
             number=None,
-            candidate=Candidate(values, QuantPolicy.uniform(names, bits, act_bits)),
+            candidate=Candidate(values, space.uniform_policy(values, bits)),
         )
-        for bits in BASELINE_BITS
+        for bits in (GIVEN_BASELINE_BITS if is_given else BASELINE_BITS)
     ]
 
 
 def _uniform_job(components: Components, run: RunDirectory, best: FinalRecord) -> _Job:
     policy = uniform_policy(components, best.candidate)
-    bits = next(iter(policy.values())).weight_bits
+    bits = min(layer.weight_bits for layer in policy.values())  # Edges may have more.
     return _Job(
         root=run.path,
         folder=BASELINES,
@@ -300,6 +305,28 @@ def _uniform_job(components: Components, run: RunDirectory, best: FinalRecord) -
         label=f"{best.label} at uniform {bits} bit",
         number=best.number,
         candidate=Candidate(best.candidate.values, policy),
+    )
+
+
+def _allocation_job(components: Components, run: RunDirectory, best: FinalRecord) -> _Job | None:
+    """Return the best network's widths at the bits that sensitivities alone would choose.
+
+    Within the best network's own cost: its size, and whatever the budget bounds.
+    """
+    if components.guidance is None:
+        return None
+    metrics = {"size_bytes", *components.budget.metrics}
+    limits = {name: best.metrics[name] for name in sorted(metrics)}
+    row = components.guidance.best_bits(best.candidate.values, limits)
+    if row is None:
+        return None
+    return _Job(
+        root=run.path,
+        folder=BASELINES,
+        name=INTEGER_PROGRAM,
+        label=f"{best.label} at the integer program's bits",
+        number=best.number,
+        candidate=components.space.candidate(components.space.decode(row)),
     )
 
 

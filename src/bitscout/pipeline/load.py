@@ -17,6 +17,7 @@ from bitscout.errors import ConfigError
 from bitscout.pipeline.config import ModelSpaceConfig, RunConfig, SpaceConfig
 
 __all__ = [
+    "apply_setting",
     "dump_config",
     "load_config",
     "make_config",
@@ -96,7 +97,7 @@ def load_config(source: str | Path, settings: Sequence[str] = ()) -> RunConfig:
         text = preset_text(str(source))
     document = _parse_yaml(text, str(source))
     for setting in settings:
-        _apply_setting(document, setting)
+        apply_setting(document, setting)
     return make_config(document, source=str(source))
 
 
@@ -150,7 +151,12 @@ def set_key(document: dict[str, Any], path: str, value: object) -> None:
     section[leaf] = value
 
 
-def _apply_setting(document: dict[str, Any], setting: str) -> None:
+def apply_setting(document: dict[str, Any], setting: str) -> None:
+    """Set one ``key.path=value`` of a nested document; the value is YAML.
+
+    Raises:
+        ConfigError: If the setting is of another form, or goes through a value.
+    """
     key, equals, value = setting.partition("=")
     if not equals or not key:
         msg = f"--set expects key.path=value, for instance training.epochs=5; got {setting!r}."

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bitscout.core import Candidate, Metrics
 
-__all__ = ["FinalRecord", "Outcome", "TrialRecord"]
+__all__ = ["INTEGER_PROGRAM", "FinalRecord", "Outcome", "TrialRecord"]
+
+# Name of the baseline with the bits that sensitivities alone would choose.
+INTEGER_PROGRAM: Final = "integer-program"
 
 Outcome = Literal["complete", "failed", "infeasible", "running"]
 

@@ -28,6 +28,7 @@ def reload_network(
     config: RunConfig,
     dataset: Mapping[str, Any],
     space: SearchSpace | None = None,
+    module: nn.Module | None = None,
 ) -> nn.Module:
     """Return a final network or baseline, fake-quantized, in evaluation mode, on the CPU.
 
@@ -37,19 +38,20 @@ def reload_network(
         config: The run's configuration.
         dataset: The run's ``dataset.json``.
         space: The run's space, where that was handed over in Python.
+        module: The given network, likewise.
 
     Raises:
         DataError: If the weights are missing, damaged or of another network.
     """
     channels, height, width = dataset["input_shape"]
     if space is None:
-        space = run_space(directory, config, dataset)
+        space = run_space(directory, config, dataset, module=module)
     network = build_network(space.architecture(record.candidate.values), generator_seed=0)
-    module = prepare(
+    quantized = prepare(
         network,
         record.candidate.policy,
         torch.zeros(1, channels, height, width),
         build_quantization(config),
     )
-    load_weights(module, directory / Path(record.files[0]))
-    return module.eval()
+    load_weights(quantized, directory / Path(record.files[0]))
+    return quantized.eval()

@@ -107,7 +107,13 @@ class RunResult:
         verdicts = self.verdicts
         return any(v.outcome == "won" for v in verdicts) if verdicts else None
 
-    def load(self, name: str | int, *, space: SearchSpace | None = None) -> nn.Module:
+    def load(
+        self,
+        name: str | int,
+        *,
+        space: SearchSpace | None = None,
+        model: nn.Module | None = None,
+    ) -> nn.Module:
         """Return a final network or baseline, fake-quantized, in evaluation mode, on the CPU.
 
         Its input is ``(N, C, H, W)``, normalized: ``(pixels / 255 - mean) / std`` with ``mean``
@@ -116,12 +122,15 @@ class RunResult:
         Args:
             name: The ``name`` of a final network or baseline; a trial number for the former.
             space: The run's space, where that was handed over in Python.
+            model: The given network, likewise; its weights do not count.
 
         Raises:
             RunError: If there is no such network.
             DataError: If its weights are missing or damaged.
         """
-        return reload_network(self.directory, self.record(name), self.config, self.dataset, space)
+        return reload_network(
+            self.directory, self.record(name), self.config, self.dataset, space, model
+        )
 
     def record(self, name: str | int) -> FinalRecord:
         """Return the record of a final network or baseline.

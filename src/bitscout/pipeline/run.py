@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
 
 from bitscout.errors import RunError
 from bitscout.hardware import with_absolute_paths
@@ -23,6 +24,7 @@ from bitscout.pipeline.events import Listener, ignore_events
 from bitscout.pipeline.feasibility import check_feasible
 from bitscout.pipeline.finals import finalize
 from bitscout.pipeline.load import dump_config, load_config
+from bitscout.pipeline.model_start import start_model
 from bitscout.pipeline.results import RunResult, load_result
 from bitscout.pipeline.trials import run_trials
 from bitscout.space import SearchSpace
@@ -36,6 +38,7 @@ def run_search(
     out: str | Path,
     *,
     space: SearchSpace | None = None,
+    module: nn.Module | None = None,
     data: ImageData | None = None,
     listener: Listener = ignore_events,
 ) -> RunResult:
@@ -47,6 +50,7 @@ def run_search(
         config: What to do.
         out: A directory that does not exist yet, or is empty.
         space: Where ``config.space.name`` is ``custom``.
+        module: Where it is ``model`` and ``config.space.model`` is empty.
         data: Where ``config.dataset.name`` is ``custom``.
         listener: Told of every trial, network and epoch.
 
@@ -59,7 +63,7 @@ def run_search(
     run = RunDirectory(out)
     run.check_is_free()
     config = _with_absolute_paths(config)
-    components = build_components(config, space=space, data=data)
+    components = build_components(config, space=space, module=module, data=data)
     check_feasible(components)
     with run.lock(), _threads(config.threads):
         run.check_is_free()
@@ -74,6 +78,7 @@ def resume_search(
     directory: str | Path,
     *,
     space: SearchSpace | None = None,
+    module: nn.Module | None = None,
     data: ImageData | None = None,
     listener: Listener = ignore_events,
 ) -> RunResult:
@@ -82,6 +87,7 @@ def resume_search(
     Args:
         directory: The run.
         space: The space it was started with, where that was handed over in Python.
+        module: The network it was started with, likewise.
         data: The data it was started with, likewise.
         listener: Told of every trial, network and epoch.
 
@@ -93,7 +99,7 @@ def resume_search(
     if run.done.is_file():
         return load_result(run.path)
     config = load_config(run.config)
-    components = build_components(config, space=space, data=data)
+    components = build_components(config, space=space, module=module, data=data)
     _check_same_data(run, components)
     with run.lock(), _threads(config.threads):
         _carry_on(components, run, listener)
@@ -102,6 +108,7 @@ def resume_search(
 
 def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> None:
     start = perf_counter()
+    components = start_model(components, run, listener)
     components = replace(components, costs=components.costs.kept_in(run.hardware))
     history = run_trials(components, run, listener)
     searched = perf_counter()

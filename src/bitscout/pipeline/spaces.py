@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bitscout.errors import ConfigError
 from bitscout.pipeline.config import ModelSpaceConfig, RunConfig, SpaceConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.space import BompSpace, ModelDescription, ModelSpace, NetworkBuilder, SearchSpace
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["KNOWN_SHAPES", "build_space", "model_space", "run_space"]
 
@@ -24,12 +28,22 @@ KNOWN_SHAPES: Final = {
 
 
 def build_space(
-    config: RunConfig, input_shape: tuple[int, int, int], n_classes: int
+    config: RunConfig,
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+    *,
+    module: nn.Module | None = None,
 ) -> SearchSpace:
     """Return the space of the configuration for images of this shape.
 
     That of a given network has all its bit-widths; what sensitivities leave of them is known once
     a run has begun (`run_space`).
+
+    Args:
+        config: The configuration.
+        input_shape: ``(C, H, W)`` of the data.
+        n_classes: Of the data.
+        module: The given network, where `config` does not say how to make it.
 
     Raises:
         ConfigError: If it was handed over in Python and is not here now, or is empty; if a given
@@ -40,7 +54,7 @@ def build_space(
     if isinstance(section, ModelSpaceConfig):
         from bitscout.pipeline.given import load_given  # PyTorch: only where it is needed
 
-        given = load_given(section, input_shape, n_classes)
+        given = load_given(section, input_shape, n_classes, module=module, seed=config.seed)
         return model_space(section, given.description, given)
     if section.name == "custom":
         msg = (
@@ -51,7 +65,13 @@ def build_space(
     return _bomp_space(section, input_shape, n_classes)
 
 
-def run_space(directory: str | Path, config: RunConfig, dataset: Mapping[str, Any]) -> SearchSpace:
+def run_space(
+    directory: str | Path,
+    config: RunConfig,
+    dataset: Mapping[str, Any],
+    *,
+    module: nn.Module | None = None,
+) -> SearchSpace:
     """Return the space of a run, as the run itself saw it.
 
     A given network's is read from the run; its module is made only where a network is built.
@@ -60,6 +80,8 @@ def run_space(directory: str | Path, config: RunConfig, dataset: Mapping[str, An
         directory: The run directory.
         config: The run's configuration.
         dataset: The run's ``dataset.json``.
+        module: The given network, where it was handed over in Python and one of its networks is
+            to be built.
 
     Raises:
         ConfigError: If the space was handed over in Python, or cannot be had any more.
@@ -70,11 +92,11 @@ def run_space(directory: str | Path, config: RunConfig, dataset: Mapping[str, An
         raise ConfigError(msg)
     run, section = RunDirectory(directory), config.space
     if not isinstance(section, ModelSpaceConfig) or not run.model_space.is_file():
-        return build_space(config, tuple(shape), n_classes)
+        return build_space(config, tuple(shape), n_classes, module=module)
     document = run.read_json(run.model_space)
     description = ModelDescription.from_json(document["description"])
     subsets = {label: tuple(bits) for label, bits in document["subsets"].items()}
-    builder = _LateNetwork(section, tuple(shape), n_classes)
+    builder = _LateNetwork(section, tuple(shape), n_classes, module)
     return model_space(section, description, builder, subsets=subsets)
 
 
@@ -110,26 +132,29 @@ def model_space(
     )
 
 
+@dataclass
 class _LateNetwork:
     """Makes the module of a given network when one of its networks is first built.
 
     The weights are those of the module's own beginning: who asks loads others into the network.
     """
 
-    def __init__(
-        self, section: ModelSpaceConfig, input_shape: tuple[int, int, int], n_classes: int
-    ) -> None:
-        self._arguments = (section, input_shape, n_classes)
-        self._given: NetworkBuilder | None = None
+    section: ModelSpaceConfig
+    input_shape: tuple[int, int, int]
+    n_classes: int
+    module: nn.Module | None
+    given: NetworkBuilder | None = None
 
     def build(self, widths: Sequence[int]) -> object:
-        if self._given is None:
+        """Return the network with `widths`."""
+        if self.given is None:
             from bitscout.pipeline.given import load_given
 
-            section, *rest = self._arguments
-            untrained = section.model_copy(update={"checkpoint": None})
-            self._given = load_given(untrained, *rest)
-        return self._given.build(widths)
+            untrained = self.section.model_copy(update={"checkpoint": None})
+            self.given = load_given(
+                untrained, self.input_shape, self.n_classes, module=self.module
+            )
+        return self.given.build(widths)
 
 
 def _bomp_space(

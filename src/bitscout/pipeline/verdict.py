@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
 
-from bitscout.pipeline.records import FinalRecord
+from bitscout.pipeline.records import INTEGER_PROGRAM, FinalRecord
 
 __all__ = ["Verdict", "judge"]
 
@@ -21,6 +21,8 @@ class Verdict:
         baseline: Label of the baseline.
         rival: Label of the searched network.
         is_twin: Whether the baseline has the rival's architecture: then only the bits differ.
+        is_allocated: Whether the baseline's bits are an integer program's: then what is judged is
+            the search, not the mixture of bits.
         outcome: ``won`` where the rival is at most as large and at least as accurate, and better
             in one of the two; ``lost`` where the baseline is, or both are equal; ``open`` where
             each is better in one.
@@ -37,6 +39,7 @@ class Verdict:
     accuracy_gain: float
     size_ratio: float
     standard_error: float
+    is_allocated: bool = False
 
     def sentence(self) -> str:
         """Return the verdict for a person."""
@@ -46,7 +49,8 @@ class Verdict:
         figures += f" at {self.size_ratio:.2f}x its size"
         if self.is_twin:
             answer = {"won": "pays", "lost": "does not pay", "open": "is a trade"}[self.outcome]
-            return f"Mixing bits {answer}: {self.rival} against {self.baseline}, {figures}."
+            what = "Searching" if self.is_allocated else "Mixing bits"
+            return f"{what} {answer}: {self.rival} against {self.baseline}, {figures}."
         verb = {"won": "beats", "lost": "does not beat", "open": "trades with"}[self.outcome]
         return f"{self.rival} {verb} {self.baseline}: {figures}."
 
@@ -56,6 +60,7 @@ class Verdict:
             "baseline": self.baseline,
             "rival": self.rival,
             "is_twin": self.is_twin,
+            "is_allocated": self.is_allocated,
             "outcome": self.outcome,
             "accuracy_gain": self.accuracy_gain,
             "size_ratio": self.size_ratio,
@@ -103,6 +108,7 @@ def _judge_one(final: Sequence[FinalRecord], baseline: FinalRecord, n_test: int)
         accuracy_gain=gain,
         size_ratio=ratio,
         standard_error=_standard_error(_accuracy(rival), _accuracy(baseline), n_test),
+        is_allocated=baseline.name == INTEGER_PROGRAM,
     )
 
 

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A given network from its configuration: made, loaded, described and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from torch import nn
+
+from bitscout.errors import ConfigError
+from bitscout.networks import (
+    GivenNetwork,
+    check_classes,
+    describe,
+    load_checkpoint,
+    load_model,
+    model_names,
+)
+from bitscout.pipeline.config import ModelSpaceConfig
+
+__all__ = ["load_given"]
+
+SMALL: Final = 64  # Images with edges up to this get the stem for small images.
+
+
+def load_given(
+    section: ModelSpaceConfig,
+    input_shape: Sequence[int],
+    n_classes: int | None,
+    *,
+    module: nn.Module | None = None,
+    seed: int = 0,
+) -> GivenNetwork:
+    """Return the network of a ``space`` section, with its checkpoint's weights.
+
+    Args:
+        section: What it is and where its weights are.
+        input_shape: ``(C, H, W)``, where the section does not say.
+        n_classes: Classes of the data; `None` does not check.
+        module: The network, where the section leaves it to Python.
+        seed: Of a built-in network's initial weights.
+
+    Raises:
+        ConfigError: If the network cannot be made or does not fit the data, or the checkpoint not
+            the network.
+        DataError: If the checkpoint is missing or damaged.
+        UnsupportedError: If the network cannot be traced.
+    """
+    shape = section.input_shape or tuple(input_shape)
+    if module is None:
+        if section.model is None:
+            msg = (
+                "`space.model` is empty: name a built-in network (`bitscout list models`) or an "
+                "import path, pkg.mod:make_net. A network that was handed over in Python has to "
+                "be handed over again: bitscout.search(model=..., resume=True)."
+            )
+            raise ConfigError(msg)
+        module = load_model(
+            section.model,
+            options=_options(section, shape, n_classes),
+            seed=seed,
+        )
+    if section.checkpoint is not None:
+        load_checkpoint(module, Path(section.checkpoint), section.model)
+    name = section.model or type(module).__name__
+    description = describe(module, shape, name=name)
+    if n_classes is not None:
+        check_classes(module, shape, n_classes)
+    return GivenNetwork(module, description)
+
+
+def _options(
+    section: ModelSpaceConfig, input_shape: Sequence[int], n_classes: int | None
+) -> dict[str, Any]:
+    """Return the arguments of the network's function: those given, and what the data says.
+
+    Only built-in networks are told of the data: what another function takes is not known.
+    """
+    assert section.model is not None, "only named networks have a function"
+    if section.model not in model_names():
+        return dict(section.options)
+    channels, height, width = input_shape
+    of_the_data: dict[str, Any] = {
+        "in_channels": channels,
+        "stem": "cifar" if max(height, width) <= SMALL else "imagenet",
+    }
+    if n_classes is not None:
+        of_the_data["n_classes"] = n_classes
+    return {**of_the_data, **section.options}
