@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -27,7 +30,7 @@ from bitscout.export.layers import Read, lower_module
 from bitscout.export.outputs import finish
 from bitscout.export.pools import Averaged
 from bitscout.export.recording import Call, Recording, Value
-from bitscout.quantization import QuantModule
+from bitscout.quantization import QuantizedLayer, QuantModule
 
 __all__ = ["Follower"]
 
@@ -35,6 +38,8 @@ Shape = tuple[int, ...]
 
 _EXPRS = (Image, Total, Clamped, MaxPooled, Joined, Flat, Padded)
 _ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
+_PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
+_QUOTIENTS = {"div", "div_", "__truediv__", "__itruediv__", "true_divide"}
 _ADVICE = (
     "Use Conv2d, Linear, BatchNorm directly behind them, ReLU, ReLU6, addition, concatenation of "
     "channels, max, average and adaptive pools, flatten, dropout and identity."
@@ -53,6 +58,7 @@ class Follower:
         self._recording = recording
         self._graph = Assembler()
         self._exprs: dict[int, Expr] = {}
+        self._ran: set[str] = set()
 
     def run(self) -> IntegerGraph:
         """Return the graph.
@@ -89,17 +95,24 @@ class Follower:
             return self._lower_module(call)
         args = self._replaced(call.args)
         kwargs = {key: self._replaced(item) for key, item in call.kwargs.items()}
-        is_addition = call.function in _ADDITIONS
-        handler = partial(self._add, call) if is_addition else HANDLERS.get(call.function)
+        handler = self._own_handlers(call) or HANDLERS.get(call.function)
         if handler is None:
             _refuse(f"it has no integer form. {_ADVICE}")
         try:
-            expr = handler(call.result.shape, *args, **kwargs)
+            expr = handler(_settled(call.result.shape), *args, **kwargs)
         except TypeError as error:
             _refuse(f"it is called in a way not known here ({error}).")
         if isinstance(expr, Averaged):
             return self._average(expr, self._name(call))
         return expr
+
+    def _own_handlers(self, call: Call) -> Callable[..., Expr] | None:
+        """Return what lowers a function that needs the graph to be built."""
+        if call.function in _ADDITIONS:
+            return partial(self._add, call)
+        if call.function in _PRODUCTS:
+            return partial(self._multiply, call, 1)
+        return partial(self._multiply, call, -1) if call.function in _QUOTIENTS else None
 
     def _lower_module(self, call: Call) -> Expr:
         sources = [self._replaced(arg) for arg in call.args]
@@ -107,10 +120,22 @@ class Follower:
         if call.kwargs or not all(isinstance(source, _EXPRS) for source in sources):
             _refuse("it reads something that the network did not compute from its input.")
         expr, reads = lower_module(self._graph, call.module, sources, call.result.shape)
-        self.reads[call.path] = reads
+        self._keep_reads(call, reads)
         if isinstance(expr, Averaged):
             return self._average(expr, call.module.name or "pool")
         return expr
+
+    def _keep_reads(self, call: Call, reads: tuple[Read, ...]) -> None:
+        if call.path not in self._ran:
+            self.reads[call.path] = reads
+        elif isinstance(call.module, QuantizedLayer):
+            _refuse(
+                "it runs several times in one forward pass, and a file would hold its weights "
+                "as often. Give every use a layer of its own."
+            )
+        else:
+            self.reads.pop(call.path, None)  # Which of its uses reads what is not kept.
+        self._ran.add(call.path)
 
     def _replaced(self, structure: object) -> Any:  # noqa: ANN401  # as the arguments
         """Return arguments with expressions for values; other tensors are refused."""
@@ -141,6 +166,25 @@ class Follower:
         terms = self._graph.total(input, name).terms + self._graph.total(other, name).terms
         return Total(shape, terms)
 
+    def _multiply(
+        self, call: Call, power: int, shape: Shape, input: object, other: object
+    ) -> Expr:
+        """Return the product with a number, or (for a power of -1) the quotient."""
+        factor, expr = (input, other) if isinstance(other, _EXPRS) else (other, input)
+        is_number = isinstance(factor, int | float) and isinstance(expr, _EXPRS)
+        if not is_number or (power < 0 and expr is other):
+            _refuse(f"it has no integer form. {_ADVICE}")
+        assert isinstance(factor, int | float)
+        assert isinstance(expr, _EXPRS)
+        if not 0 < factor < math.inf or math.frexp(factor)[0] != 0.5:
+            _refuse(
+                f"it scales by {factor:g}, and only by powers of two are products exact. Put the "
+                "factor into the weights of a layer."
+            )
+        total = self._graph.total(expr, self._name(call))
+        terms = (replace(term, scale=term.scale * factor**power) for term in total.terms)
+        return Total(shape, tuple(terms))
+
     def _average(self, average: Averaged, name: str) -> Total:
         terms = []
         for term in self._graph.total(average.source, name).terms:
@@ -161,6 +205,11 @@ class Follower:
         is_leaf = next(call.module.children(), None) is None
         name = call.function.strip("_")
         return call.path if is_leaf and call.path else f"{call.path}.{name}".lstrip(".")
+
+
+def _settled(shape: Shape) -> Shape:
+    """Return a shape without the last of its dimensions if that is one entry of a vector."""
+    return shape[:1] if len(shape) == 2 and shape[1] == 1 else shape
 
 
 def _refuse(problem: str) -> NoReturn:

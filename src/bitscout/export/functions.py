@@ -62,6 +62,31 @@ def _reshape(shape: Shape, input: Expr, *args: object, **kwargs: object) -> Expr
     return Flat(shape, input)
 
 
+def _mean(
+    shape: Shape, input: Expr, dim: object = None, keepdim: bool = False, **kwargs: object
+) -> Expr | Averaged:
+    if math.prod(shape) == math.prod(input.shape) and not kwargs:
+        return _reshape(shape, input)  # Single pixels: nothing to average.
+    return mean(shape, input, dim, keepdim, **kwargs)
+
+
+def _getitem(shape: Shape, input: Expr, index: object) -> Expr:
+    indices = index if isinstance(index, tuple) else (index,)
+    is_plain = all(isinstance(i, int | slice | None) or i is ... for i in indices)
+    if not is_plain or math.prod(shape) != math.prod(input.shape):
+        refuse(
+            "takes a part of a tensor, which has no integer form", "Give parts their own layers"
+        )
+    return _reshape(shape, input)  # ``x[:, :, 0, 0]`` of a map of one pixel.
+
+
+def _copy(shape: Shape, input: Expr, src: Expr, non_blocking: bool = False) -> Expr:
+    del input, non_blocking
+    if src.shape != shape:
+        refuse(f"copies shape {src.shape} to {shape}", "Make them equal")
+    return src
+
+
 def _cat(shape: Shape, tensors: tuple[Expr, ...], dim: int = 0, axis: int | None = None) -> Expr:
     dim = dim if axis is None else axis
     if dim not in (1, -len(shape)) or not all(hasattr(t, "shape") for t in tensors):
@@ -113,8 +138,10 @@ HANDLERS: Final[Mapping[str, Handler]] = _by_name(
         adaptive_max_pool2d: "adaptive_max_pool2d",
         avg_pool2d: "avg_pool2d",
         adaptive_avg_pool2d: "adaptive_avg_pool2d",
-        mean: "mean",
-        _reshape: "flatten view reshape squeeze",
+        _mean: "mean",
+        _reshape: "flatten view reshape squeeze unsqueeze",
+        _getitem: "__getitem__",
+        _copy: "copy_",
         _cat: "cat concat concatenate",
         _pad: "pad",
         _pass: "clone contiguous detach to float",

@@ -115,6 +115,9 @@ def _linear(
     if len(source.shape) != 1:
         msg = f"it reads shape {source.shape}. Flatten to (n, features) before a Linear."
         raise UnsupportedError(msg)
+    if layer.weight.shape[1:] != source.shape:
+        msg = f"it reads rows of a tensor. Flatten to (n, {source.shape[0]}) before a Linear."
+        raise UnsupportedError(msg)
     name = graph.free_name(layer.name or "linear")
     x = _quantize(graph, source, layer.input_quantizer, f"{name}.input")
     grid = Grid.sums(layer.bias_steps().cpu().numpy())

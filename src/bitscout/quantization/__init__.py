@@ -5,6 +5,7 @@ from bitscout.quantization.add import Add
 from bitscout.quantization.calibrate import calibrate
 from bitscout.quantization.config import QuantConfig
 from bitscout.quantization.folding import fold_batch_norm
+from bitscout.quantization.kept import KeptInFloat, kept_in_float, scale_sites
 from bitscout.quantization.modules import (
     QuantAdd,
     QuantAvgPool,
@@ -49,6 +50,7 @@ __all__ = [
     "Add",
     "ByWidthActivationObserver",
     "ByWidthObserver",
+    "KeptInFloat",
     "LayerOutputObserver",
     "LayerSite",
     "MaxAbsObserver",
@@ -72,6 +74,7 @@ __all__ = [
     "fixed_step",
     "fold_batch_norm",
     "integer_range",
+    "kept_in_float",
     "layer_names",
     "layer_sites",
     "learned_step",
@@ -80,5 +83,6 @@ __all__ = [
     "parameter_groups",
     "post_training_quantize",
     "prepare",
+    "scale_sites",
     "unpack_bits",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bitscout.quantization.add import Add
 from bitscout.quantization.flow import Call
 
-__all__ = ["bound", "equivalent", "weighted"]
+__all__ = ["averaged_dims", "bound", "equivalent", "weighted"]
 
 _SIGNATURES: Final[Mapping[str, tuple[str, ...]]] = {
     "add": ("input", "other"),
@@ -79,7 +79,7 @@ def equivalent(call: Call) -> nn.Module | None:
         case "adaptive_avg_pool2d":
             return nn.AdaptiveAvgPool2d(arguments["output_size"])
         case "mean":
-            return _mean(arguments)
+            return _mean(call)
     return None
 
 
@@ -135,12 +135,22 @@ def _pool(arguments: Mapping[str, Any]) -> nn.AvgPool2d:
     return nn.AvgPool2d(**{key: value for key, value in arguments.items() if key != "input"})
 
 
-def _mean(arguments: Mapping[str, Any]) -> nn.Module | None:
+def averaged_dims(call: Call) -> set[int]:
+    """Return which dimensions, counted from the front, a call of ``mean`` averages over.
+
+    All of them, and so none that are named, give the empty set.
+    """
+    arguments = bound(call)
     dim = arguments.get("dim")
-    dims = {d % 4 for d in dim} if isinstance(dim, list | tuple) else set()
-    if dims != {2, 3} or arguments["input"].dim() != 4 or arguments.get("dtype") is not None:
-        return None
-    return nn.AdaptiveAvgPool2d(1)
+    dims = [dim] if isinstance(dim, int) else dim
+    if not isinstance(dims, list | tuple) or arguments.get("dtype") is not None:
+        return set()
+    return {d % arguments["input"].dim() for d in dims}
+
+
+def _mean(call: Call) -> nn.Module | None:
+    is_global = averaged_dims(call) == {2, 3} and bound(call)["input"].dim() == 4
+    return nn.AdaptiveAvgPool2d(1) if is_global else None
 
 
 def _pair(value: int | tuple[int, ...] | list[int]) -> tuple[int, int]:

@@ -15,9 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from bitscout.errors import UnsupportedError
-from bitscout.quantization.arguments import bound, equivalent, weighted
+from bitscout.quantization.arguments import averaged_dims, bound, equivalent, weighted
 from bitscout.quantization.flow import Call, Flow, is_opaque, put_module
-from bitscout.quantization.folding import TOLERANCE, fold_batch_norm, scale_and_shift
+from bitscout.quantization.folding import (
+    TOLERANCE,
+    fold_batch_norm,
+    fold_into_readers,
+    scale_and_shift,
+)
 from bitscout.quantization.function_sites import FunctionSites
 from bitscout.quantization.survey import LayerSite, is_leaf, sites_of, survey_flow
 
@@ -84,9 +89,14 @@ def convert(module: nn.Module, example_input: Tensor) -> Converted:
     root = replaced.root
     left = fold_batch_norm(root, example_input)
     scales = {}
+    if left:
+        middle = survey_flow(root, example_input)
     for path in left:
         norm = root.get_submodule(path)
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm1d):
+            fold_into_readers(root, middle, path)
+        else:
+            assert isinstance(norm, nn.BatchNorm2d)
             root = put_module(root, norm, scale_and_shift(norm))
             scales[path] = replaced.names.get(path, path)
     after = survey_flow(root, example_input)
@@ -121,7 +131,7 @@ def _with_modules(root: nn.Module, flow: Flow, sites: dict[str, LayerSite]) -> _
             replaced.root, {path: host for path, host in hosts.items() if path not in moved}
         )
     for call in functions:
-        _replace_function(replaced, call, sites)
+        _replace_function(replaced, call, flow)
     return replaced
 
 
@@ -166,13 +176,26 @@ def _is_function_site(
     return flow.derived.isdisjoint(v for t in constants if (v := call.value_of(t)))
 
 
-def _replace_function(replaced: _Replaced, call: Call, sites: dict[str, LayerSite]) -> None:
+def _is_half_of_a_mean(call: Call, flow: Flow) -> bool:
+    """Whether a call is the first of ``x.mean(3).mean(2)``, and nothing else reads its result."""
+    dims, x, y = averaged_dims(call), bound(call)["input"], call.result
+    if x.dim() != 4 or len(dims) != 1 or not dims < {2, 3} or not isinstance(y, Tensor):
+        return False
+    others = {2, 3} - dims if y.dim() == 4 else {2}
+    readers = flow.readers(call.writes[0])
+    return [
+        reader.function == "mean" and averaged_dims(reader) == others for reader in readers
+    ] == [True]
+
+
+def _replace_function(replaced: _Replaced, call: Call, flow: Flow) -> None:
     functions, place = replaced.functions, call.place
     assert functions is not None
     assert place is not None
     if functions.at(place) is not None:
         return  # The host runs several times.
-    new = equivalent(call)
+    is_half = call.function == "mean" and _is_half_of_a_mean(call, flow)
+    new = nn.AdaptiveAvgPool2d(1) if is_half else equivalent(call)
     if new is None:
         return
     host = replaced.root.get_submodule(place.host)
@@ -182,11 +205,20 @@ def _replace_function(replaced: _Replaced, call: Call, sites: dict[str, LayerSit
     is_host = (is_layer or call.function == "batch_norm") and place.host
     name = functions.put(place, place.host if is_host else f"{place.host}.{kind}".lstrip("."), new)
     path = functions.path_of(name)
+    _freeze_read(host, call)
     if not is_layer:
         replaced.names[path] = name
         return
     replaced.layers[path] = place.host
     _keep_mask(replaced, path, new.get_parameter("weight"), getattr(host, "weight", None))
+
+
+def _freeze_read(host: nn.Module, call: Call) -> None:
+    """Stop the training of parameters that a replaced function reads: it has its own."""
+    read = [t for t in bound(call).values() if isinstance(t, nn.Parameter)]
+    for parameter in host.parameters(recurse=False):
+        if any(parameter.shape == t.shape and torch.equal(parameter, t) for t in read):
+            parameter.requires_grad_(False)
 
 
 def _repaired(

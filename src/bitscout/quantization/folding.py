@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from bitscout.errors import UnsupportedError
 from bitscout.quantization.flow import Flow, evaluating, put_module, record_flow
-from bitscout.quantization.survey import is_batch_norm
+from bitscout.quantization.survey import is_batch_norm, is_layer
 
-__all__ = ["TOLERANCE", "fold_batch_norm", "scale_and_shift"]
+__all__ = ["TOLERANCE", "fold_batch_norm", "fold_into_readers", "scale_and_shift"]
 
 # Float32 rounding of one layer, relative to the largest output: eps times the root of the longest
 # sum (2**14 terms), times 8 for the batch norm's own operations.
@@ -66,6 +66,39 @@ def fold_batch_norm(module: nn.Module, example_input: Tensor) -> Mapping[str, st
     return {name: reason for name, reason in found.items() if isinstance(reason, str)}
 
 
+@torch.no_grad()
+def fold_into_readers(module: nn.Module, flow: Flow, name: str) -> bool:
+    """Fold a batch norm of vectors into the linears behind it, in place.
+
+    Args:
+        module: The network.
+        flow: What it does.
+        name: Path of the batch norm.
+
+    Returns:
+        Whether it was folded: it runs once, and nothing but `Linear`s reads it.
+    """
+    norm = module.get_submodule(name)
+    assert isinstance(norm, BatchNorm)
+    (call, *others) = flow.calls_of(name)
+    (value,) = call.writes
+    readers = flow.readers(value)
+    layers = [reader.module for reader in readers if isinstance(reader.module, nn.Linear)]
+    runs_once = all(len(flow.calls_of(reader.name or "")) == 1 for reader in readers)
+    if others or value in flow.outputs or not runs_once or not 0 < len(readers) == len(layers):
+        return False
+    factor, shift = _factor_and_shift(norm)
+    for layer in layers:
+        weight = layer.weight.double()
+        bias = weight @ shift
+        if layer.bias is not None:
+            bias = bias + layer.bias.double()
+        layer.weight = nn.Parameter((weight * factor).to(layer.weight.dtype))
+        layer.bias = nn.Parameter(bias.to(layer.weight.dtype))
+    put_module(module, norm, nn.Identity())
+    return True
+
+
 def scale_and_shift(norm: BatchNorm) -> nn.Conv2d:
     """Return the depthwise convolution of one pixel that computes what a batch norm does."""
     assert norm.running_mean is not None
@@ -100,6 +133,17 @@ def _layer_before(flow: Flow, name: str) -> tuple[str, _Layer] | str:
 
 def fold(layer: _Layer, norm: BatchNorm) -> None:
     """Let `layer` compute what `norm` makes of its result, in place."""
+    factor, shift = _factor_and_shift(norm)
+    if layer.bias is not None:
+        shift = shift + layer.bias.double() * factor
+    rows = factor.reshape(-1, *[1] * (layer.weight.dim() - 1))
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter((layer.weight.double() * rows).to(dtype))
+    layer.bias = nn.Parameter(shift.to(dtype))
+
+
+def _factor_and_shift(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return what a batch norm multiplies by and adds, in float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     # float64: each folded weight is rounded once.
@@ -109,12 +153,7 @@ def fold(layer: _Layer, norm: BatchNorm) -> None:
     shift = -norm.running_mean.double() * factor
     if norm.bias is not None:
         shift = shift + norm.bias.double()
-    if layer.bias is not None:
-        shift = shift + layer.bias.double() * factor
-    rows = factor.reshape(-1, *[1] * (layer.weight.dim() - 1))
-    dtype = layer.weight.dtype
-    layer.weight = nn.Parameter((layer.weight.double() * rows).to(dtype))
-    layer.bias = nn.Parameter(shift.to(dtype))
+    return factor, shift
 
 
 def _outputs(module: nn.Module, names: list[str], example_input: Tensor) -> dict[str, Tensor]:
@@ -155,4 +194,4 @@ def _check(norm: str, layer: str, before: Tensor, after: Tensor) -> None:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d | nn.Linear) or is_batch_norm(module)
+    return is_layer(module) or is_batch_norm(module)

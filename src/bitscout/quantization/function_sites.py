@@ -37,7 +37,7 @@ class FunctionSites(nn.Module):
         self.writes_through = False
         self._keys: dict[Place, str] = {}
         self._tally = Tally()
-        self._modes: list[_Redirect] = []
+        self._mode: _Redirect | None = None
 
     @classmethod
     def installed(cls, root: nn.Module, hosts: Mapping[str, nn.Module]) -> FunctionSites:
@@ -50,13 +50,9 @@ class FunctionSites(nn.Module):
         sites = cls()
         while hasattr(root, sites.path):
             sites.path += "_"
-        # Before the root's hooks, so that these are the outermost.
-        for path, host in hosts.items():
-            if host is not root:
-                host.register_forward_pre_hook(partial(_enter, sites, path))
-                host.register_forward_hook(partial(_leave, sites), always_call=True)
-        root.register_forward_pre_hook(partial(_start, sites))
-        root.register_forward_hook(partial(_stop, sites), always_call=True)
+        for path, host in {"": root, **hosts}.items():
+            host.register_forward_pre_hook(partial(_enter, sites, path))
+            host.register_forward_hook(partial(_leave, sites), always_call=True)
         root.add_module(sites.path, sites)
         return sites
 
@@ -118,9 +114,7 @@ class _Redirect(TorchFunctionMode):
         if kind == "add":
             return self._add(module, func, x, args[1] if len(args) > 1 else kwargs["other"])
         result = module(x)
-        # A mean drops the dimensions it averages over unless it is told to keep them.
-        keeps = kwargs.get("keepdim", args[2] if len(args) > 2 else False)
-        return result.flatten(1) if kind == "mean" and not keeps else result
+        return _without_averaged(result, args, kwargs) if kind == "mean" else result
 
     def _add(self, module: nn.Module, func: Callable[..., Any], a: Tensor, b: Tensor) -> Tensor:
         is_in_place = func.__name__ in ("add_", "__iadd__")
@@ -130,24 +124,31 @@ class _Redirect(TorchFunctionMode):
         return a.copy_(module(a.clone(), b))
 
 
+def _without_averaged(y: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """Drop the dimensions of ``(n, C, 1, 1)`` that a mean with these arguments drops.
+
+    Of ``x.mean(3).mean(2)`` the first averages over both and drops one; the second then averages
+    over a single pixel.
+    """
+    if kwargs.get("keepdim", args[2] if len(args) > 2 else False):
+        return y
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    return y.flatten(1 if isinstance(dim, list | tuple) and len(dim) == 2 else 2)
+
+
 def _enter(sites: FunctionSites, path: str, _host: nn.Module, _args: object) -> None:
+    # Not always the root: gradient checkpointing runs parts of a network on their own.
+    if not sites._tally.depth:
+        sites._mode = _Redirect(sites)
+        sites._mode.__enter__()  # type: ignore[no-untyped-call]
     sites._tally.enter(path)
 
 
 def _leave(sites: FunctionSites, _host: nn.Module, _args: object, _result: object) -> None:
     sites._tally.leave()
-
-
-def _start(sites: FunctionSites, root: nn.Module, args: object) -> None:
-    _enter(sites, "", root, args)
-    mode = _Redirect(sites)
-    mode.__enter__()  # type: ignore[no-untyped-call]
-    sites._modes.append(mode)
-
-
-def _stop(sites: FunctionSites, root: nn.Module, args: object, result: object) -> None:
-    sites._modes.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
-    _leave(sites, root, args, result)
+    if sites._mode is not None and not sites._tally.depth:
+        sites._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        sites._mode = None
 
 
 def _key(name: str) -> str:

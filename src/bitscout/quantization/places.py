@@ -83,6 +83,11 @@ class Tally:
     def __init__(self) -> None:
         self._frames: list[tuple[str, dict[tuple[str, str, int], int]]] = []
 
+    @property
+    def depth(self) -> int:
+        """How many modules are running."""
+        return len(self._frames)
+
     def enter(self, path: str) -> None:
         """Begin a run of the module at `path`."""
         self._frames.append((path, {}))
