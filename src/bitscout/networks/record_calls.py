@@ -23,7 +23,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bitscout.errors import BitscoutError, UnsupportedError
-from bitscout.networks.calls import CHANGED_THROUGH_VIEW, Call, CallRecord, Origin, Value
+from bitscout.networks.calls import (
+    CHANGED_THROUGH_VIEW,
+    Call,
+    CallRecord,
+    Origin,
+    Value,
+    short_line,
+)
 from bitscout.quantization.flow import evaluating
 
 __all__ = ["record_calls"]
@@ -305,7 +312,7 @@ def _failure(
 ) -> UnsupportedError:
     """Return an error that names the line of the user's code where `error` came up."""
     frames = [
-        f"{frame.filename}, line {frame.lineno}"
+        short_line(f"{frame.filename}:{frame.lineno}")
         for frame in traceback.extract_tb(error.__traceback__)
         if _is_foreign(frame.filename)
     ]
@@ -313,10 +320,10 @@ def _failure(
     where = f"{type(module).__name__} {path!r}" if path else f"the {type(module).__name__}"
     line = f" ({frames[-1]})" if frames else ""
     shape = "x".join(map(str, input_shape))
-    said = str(error).strip().splitlines() or [""]
+    said = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     msg = (
         f"The network does not run on an input of {shape}: in {where}{line}, "
-        f"{type(error).__name__}: {said[0]} Give the input shape that the network expects, or "
+        f"{type(error).__name__}: {said}. Give the input shape that the network expects, or "
         "mend its forward there."
     )
     return UnsupportedError(msg)
