@@ -322,3 +322,11 @@ def test_a_parametrized_weight_is_refused_by_name():
     description = ModelDescription("net", (ChannelGroup("0", 4),), (layer,), weights=(weight,))
     with pytest.raises(UnsupportedError, match="remove_parametrizations on '0'"):
         resize(network, description, [5])
+
+
+def test_a_network_that_cannot_be_copied_is_refused_with_a_remedy():
+    network = nn.Sequential(nn.Linear(2, 4))
+    network[0].kept = network[0].weight * 2
+    description = ModelDescription("net", (ChannelGroup("0", 4),), ())
+    with pytest.raises(UnsupportedError, match=r"cannot be copied: .* remove_weight_norm"):
+        resize(network, description, [4])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from torch import nn
 
 from bitscout.networks.importance import Importance
-from bitscout.networks.resize import resize
+from bitscout.networks.resize import copied, resize
 from bitscout.space import ModelDescription
 
 __all__ = ["GivenNetwork"]
@@ -48,9 +47,10 @@ class GivenNetwork:
 
         Raises:
             ConfigError: If the network cannot have these widths.
+            UnsupportedError: If the module cannot be copied.
         """
         if widths is None or tuple(widths) == self.description.widths:
-            return copy.deepcopy(self.module)
+            return copied(self.module)
         return resize(
             self.module,
             self.description,

@@ -33,7 +33,7 @@ from bitscout.networks.resized_modules import update_sizes
 from bitscout.networks.widths import axis_entries, given_weights
 from bitscout.space import Axis, GivenWeight, ModelDescription
 
-__all__ = ["resize"]
+__all__ = ["copied", "resize"]
 
 
 @torch.no_grad()
@@ -67,7 +67,8 @@ def resize(
     Raises:
         ConfigError: If the network cannot have these widths, `noise` is out of range, or the
             description is of another network.
-        UnsupportedError: If a weight that has to change is computed by a parametrization.
+        UnsupportedError: If a weight that has to change is computed by a parametrization, or the
+            module cannot be copied.
     """
     description.check(widths)
     if not 0 <= noise < 1:
@@ -76,7 +77,7 @@ def resize(
     weights = given_weights(module, description)
     sources = _sources(module, description, widths, importance)
     if not sources:
-        return copy.deepcopy(module)
+        return copied(module)
     resized = [given for given in description.weights if _changes(given, sources)]
     for given in resized:
         _check_plain(given, weights)
@@ -87,9 +88,26 @@ def resize(
         old = weights[given.name]
         new = inherit(old.detach(), given)
         memo[id(old)] = nn.Parameter(new, old.requires_grad) if _is_parameter(old) else new
-    result = copy.deepcopy(module, memo)
+    result = copied(module, memo)
     update_sizes(result, {given.name.rpartition(".")[0] for given in resized})
     return result
+
+
+def copied(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
+    """Return a deep copy of a network; what `memo` holds by `id` takes the place of a copy.
+
+    Raises:
+        UnsupportedError: If Python cannot copy it.
+    """
+    try:
+        return copy.deepcopy(module, memo)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        msg = (
+            f"The network cannot be copied: {error} Look for tensors that are computed outside of "
+            "the forward and kept in an attribute (torch.nn.utils.weight_norm does so: remove it "
+            "with remove_weight_norm), and for attributes that cannot be copied, such as files."
+        )
+        raise UnsupportedError(msg) from error
 
 
 class _Inheritance:

@@ -10,9 +10,9 @@ to blame are found; these stay as they are.
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from bitscout.core import Layer
 from bitscout.errors import BitscoutError
 from bitscout.networks.batch_norm import recalibrate_batch_norm
 from bitscout.networks.calls import short_line
-from bitscout.networks.resize import resize
+from bitscout.networks.resize import copied, resize
 from bitscout.quantization.flow import evaluating
 from bitscout.space import ModelDescription
 
@@ -61,8 +61,13 @@ def verify_groups(
         input_shape: Shape of one input without the batch.
         description: Of this network.
         trace_layers: Returns the layers of a network, the way `description` has them.
+
+    Raises:
+        UnsupportedError: If the module cannot be copied.
     """
     free = [index for index, group in enumerate(description.groups) if group.fixed is None]
+    if not free:
+        return description
     trial = _Trial(module, input_shape, description, trace_layers)
     reasons: dict[int, str] = {}
     sound = _sound(free, trial.problem, reasons)
@@ -165,14 +170,16 @@ def _speaking_copy(module: nn.Module, images: Tensor) -> nn.Module:
 
     A batch norm of weights zero, as they start in many networks, makes whole branches silent.
     """
-    speaking = copy.deepcopy(module)
+    speaking = copied(module)
     generator = torch.Generator().manual_seed(1)
     for parameter in speaking.parameters():
         is_real = parameter.is_floating_point() and parameter.numel() > 0
         if is_real and parameter.min() == parameter.max():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(0.3 * noise.to(parameter))
-    recalibrate_batch_norm(speaking, images)
+    # Some networks take two images and no eight: then their statistics stay.
+    with suppress(RuntimeError, ValueError):
+        recalibrate_batch_norm(speaking, images)
     return speaking
 
 
