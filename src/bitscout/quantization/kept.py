@@ -44,7 +44,9 @@ def kept_in_float(module: nn.Module, example_input: Tensor) -> tuple[KeptInFloat
     converted = convert(module, example_input)
     found = []
     for path, child in converted.root.named_modules():
-        own = [p.numel() for p in child.parameters(recurse=False) if p.requires_grad]
+        # Attention computes with the weights of its child itself.
+        recurse = isinstance(child, nn.MultiheadAttention)
+        own = [p.numel() for p in child.parameters(recurse) if p.requires_grad]
         is_quantized = path in converted.layers or path in converted.scales
         if own and not is_quantized and _runs(path, child, converted):
             found.append(KeptInFloat(path, type(child).__name__, sum(own)))
