@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitscout.errors import ConfigError, DataError, TrainingError
-from bitscout.training import Recipe, Split, evaluate, fork_rng, train
+from bitscout.training import OneCycle, Recipe, Split, evaluate, fork_rng, train
 
 QUIET = Recipe(epochs=1, batch_size=16, flip=False, shift=0, weight_decay=0.0)
 
@@ -114,6 +114,33 @@ def test_one_step_is_nesterov_sgd_by_hand(make_data):
     expected_bias = bias - rate * bias.grad
     torch.testing.assert_close(model[1].weight, expected_weight)
     torch.testing.assert_close(model[1].bias, expected_bias)
+
+
+def test_two_steps_are_adam_with_coupled_decay_by_hand(make_data):
+    data = make_data(n=16, n_classes=4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    start = [p.detach().clone() for p in model.parameters()]
+    recipe = replace(
+        QUIET, epochs=2, optimizer="adam", lr=0.5, momentum=0.75, weight_decay=0.25,
+    )  # fmt: skip
+    train(model, data, recipe.float_phase(), seed=0, device="cpu")
+    parameters = [p.double().requires_grad_() for p in start]
+    x = data.normalizer()(data.train.images).flatten(1).double()
+    target = 0.9 * F.one_hot(data.train.labels, 4) + 0.1 / 4
+    means, squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    for step, share in enumerate((OneCycle()(0.25), OneCycle()(0.75)), 1):
+        weight, bias = parameters
+        loss = -(target * F.log_softmax(x @ weight.T + bias, dim=1)).sum(1).mean()
+        gradients = torch.autograd.grad(loss, parameters)
+        for i, decay in enumerate((0.25, 0.0)):  # The weight's; the bias has none.
+            g = gradients[i] + decay * parameters[i].detach()
+            means[i] = 0.75 * means[i] + 0.25 * g
+            squares[i] = 0.999 * squares[i] + 0.001 * g**2
+            mean, square = means[i] / (1 - 0.75**step), squares[i] / (1 - 0.999**step)
+            moved = parameters[i].detach() - 0.5 * share * mean / (square.sqrt() + 1e-8)
+            parameters[i] = moved.requires_grad_()
+    torch.testing.assert_close(model[1].weight.double(), parameters[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model[1].bias.double(), parameters[1], rtol=1e-5, atol=1e-5)
 
 
 def test_the_loss_of_constant_logits_is_the_smoothed_entropy(make_data):

@@ -3,12 +3,13 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from bitscout.errors import ConfigError
-from bitscout.training import Cosine, Recipe, Triangular
+from bitscout.training import Cosine, OneCycle, Recipe, Triangular
 
 progress = st.floats(0, 1)
 
@@ -29,6 +30,7 @@ def test_cosine_values_by_hand(at, share):
 def test_schedules_stay_between_zero_and_the_peak(at, warmup):
     assert 0 <= Triangular(warmup)(at) <= 1
     assert 0 <= Cosine()(at) <= 1
+    assert 0 < OneCycle()(at) <= 1
 
 
 @pytest.mark.parametrize("schedule", [Triangular(0), Triangular(0.2), Triangular(0.9), Cosine()])
@@ -72,9 +74,35 @@ def test_the_phases_carry_what_the_recipe_says():
     assert (float_phase.batch_norm, qaft_phase.batch_norm) == ("update", "frozen")
     assert (float_phase.max_grad_norm, qaft_phase.max_grad_norm) == (2.0, 1.0)
     assert (float_phase.precision, qaft_phase.precision) == ("mixed", "float32")
-    shared = ("batch_size", "momentum", "weight_decay", "label_smoothing", "flip", "shift")
+    shared = ("batch_size", "momentum", "label_smoothing", "flip", "shift", "optimizer")
     for name in shared:
         assert getattr(float_phase, name) == getattr(qaft_phase, name) == getattr(recipe, name)
+    assert float_phase.weight_decay == qaft_phase.weight_decay == 5e-4
+
+
+def test_adam_is_that_of_the_kmeans_tpe_paper():
+    # Azizi et al., IV-C: Adam, weight decay 1e-4, one cycle up to 0.01, whatever the batch.
+    phase = Recipe(optimizer="adam", batch_size=512).float_phase()
+    assert (phase.optimizer, phase.peak_lr, phase.weight_decay) == ("adam", 0.01, 1e-4)
+    assert phase.schedule == OneCycle()
+    given = Recipe(optimizer="adam", lr=0.003, weight_decay=0.0).float_phase()
+    assert (given.peak_lr, given.weight_decay) == (0.003, 0.0)
+
+
+def test_one_cycle_is_pytorchs():
+    n_steps = 10_000
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=n_steps, cycle_momentum=False
+    )
+    shares = []
+    for _ in range(n_steps - 1):
+        shares.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = [OneCycle()((step + 0.5) / n_steps) for step in range(n_steps - 1)]
+    # The steepest slope, pi / (2 * 0.3) a training, times PyTorch's step of 1 to 1.5 steps.
+    assert ours == pytest.approx(shares, abs=1.5 * np.pi / 0.6 / n_steps)
 
 
 def test_a_recipe_is_immutable():
@@ -85,9 +113,9 @@ def test_a_recipe_is_immutable():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("epochs", 0, "`epochs` must be an integer of at least 1, got 0"),
-        ("epochs", 2.5, "`epochs` must be an integer of at least 1, got 2.5"),
-        ("epochs", True, "`epochs` must be an integer of at least 1, got True"),
+        ("epochs", -1, "`epochs` must be an integer of at least 0, got -1"),
+        ("epochs", 2.5, "`epochs` must be an integer of at least 0, got 2.5"),
+        ("epochs", True, "`epochs` must be an integer of at least 0, got True"),
         ("qaft_epochs", -1, "`qaft_epochs` must be an integer of at least 0, got -1"),
         ("batch_size", 1, "`batch_size` must be an integer of at least 2, got 1"),
         ("shift", -1, "`shift` must be an integer of at least 0, got -1"),
@@ -96,6 +124,7 @@ def test_a_recipe_is_immutable():
         ("momentum", 1.0, r"`momentum` must be in \(0, 1\), got 1.0"),
         ("momentum", 0.0, r"`momentum` must be in \(0, 1\), got 0.0"),
         ("weight_decay", -1e-4, r"`weight_decay` must be in \[0, 1\), got -0.0001"),
+        ("optimizer", "rmsprop", "`optimizer` must be 'sgd' or 'adam', got 'rmsprop'"),
         ("label_smoothing", 1.0, r"`label_smoothing` must be in \[0, 1\), got 1.0"),
         ("qaft_lr_fraction", 0.0, r"`qaft_lr_fraction` must be in \(0, 1\], got 0.0"),
         ("qaft_lr_fraction", np.nan, r"`qaft_lr_fraction` must be in \(0, 1\], got nan"),

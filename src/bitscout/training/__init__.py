@@ -3,10 +3,18 @@
 
 from bitscout.training.augment import Augmenter, default_shift
 from bitscout.training.checkpoint import load_weights, save_weights
-from bitscout.training.data import ImageData, Normalizer, Split, SplitName, calibration_batch, labelled_batch
+from bitscout.training.data import (
+    ImageData,
+    Normalizer,
+    Split,
+    SplitName,
+    calibration_batch,
+    labelled_batch,
+)
 from bitscout.training.load import DATASETS, load_dataset
 from bitscout.training.loop import OnEpoch, TrainHistory, evaluate, train
-from bitscout.training.recipe import Cosine, Phase, Recipe, Schedule, Triangular
+from bitscout.training.recipe import OptimizerName, Phase, Recipe
+from bitscout.training.schedules import Cosine, OneCycle, Schedule, Triangular
 from bitscout.training.seeding import fork_rng, torch_generator
 from bitscout.training.torch_dataset import from_dataset
 
@@ -17,6 +25,8 @@ __all__ = [
     "ImageData",
     "Normalizer",
     "OnEpoch",
+    "OneCycle",
+    "OptimizerName",
     "Phase",
     "Recipe",
     "Schedule",

@@ -21,6 +21,8 @@ from bitscout.training.seeding import fork_rng, torch_generator
 
 __all__ = ["OnEpoch", "TrainHistory", "evaluate", "train"]
 
+ADAM_BETA_2 = 0.999  # PyTorch's.
+
 OnEpoch = Callable[[int, int, float, float], None]
 """Called with (epoch from 1, number of epochs, mean loss, seconds of this epoch)."""
 
@@ -167,7 +169,7 @@ def _augmenter(data: ImageData, phase: Phase) -> Augmenter:
 
 def _optimizer(
     weights: list[nn.Parameter], others: list[nn.Parameter], phase: Phase
-) -> torch.optim.SGD:
+) -> torch.optim.Optimizer:
     if not weights and not others:
         msg = "The network has no trainable parameters."
         raise ConfigError(msg)
@@ -175,8 +177,12 @@ def _optimizer(
         {"params": weights, "weight_decay": phase.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if phase.optimizer == "adam":
+        betas = (phase.momentum, ADAM_BETA_2)
+        return torch.optim.Adam(groups, lr=phase.peak_lr, betas=betas, fused=True)
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        groups,
         lr=phase.peak_lr,
         momentum=phase.momentum,
         nesterov=True,
@@ -197,7 +203,7 @@ def _set_mode(model: nn.Module, phase: Phase) -> None:
                 module.eval()
 
 
-def _set_lr(optimizer: torch.optim.SGD, phase: Phase, progress: float) -> None:
+def _set_lr(optimizer: torch.optim.Optimizer, phase: Phase, progress: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = phase.peak_lr * phase.schedule(progress)
 
