@@ -265,6 +265,40 @@ def test_batch_norm_is_not_folded_where_something_else_reads_the_layer():
     ]
 
 
+def test_layers_keep_their_names_whatever_they_are_called():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.input, self.add, self.output = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, x):
+            y = self.input(x)
+            return self.output(x + y + self.add(y))
+
+    graph = trace(Named(), (3, 4, 4))
+    assert graph.names == ("input", "add", "output")
+    assert [(node.name, node.inputs) for node in graph.nodes] == [
+        ("input_", ()),
+        ("input", ("input_",)),
+        ("add_", ("input_", "input")),
+        ("add", ("input",)),
+        ("add_2", ("add_", "add")),
+        ("output", ("add_2",)),
+    ]
+
+
+def test_operations_beside_weights_in_one_module_do_not_hide_the_layer():
+    class Sliced(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x[:, :3])
+
+    graph = trace(nn.Sequential(Sliced(3, 5, 1)), (4, 4, 4))
+    assert [(node.name, node.op) for node in graph.nodes[1:]] == [
+        ("0.rearrange", "rearrange"),
+        ("0", "conv"),
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_what_no_python_calls_is_seen_too():
     scripted = torch.jit.script(swish)

@@ -101,7 +101,9 @@ class _Ancestors:
 
     def is_before(self, name: str, other: str) -> bool:
         """Whether the result of `name` reaches `other`."""
-        return bool(self.of(other) >> self.index[name] & 1)
+        # Some layers are parts of one operation, which has the name of the first of them.
+        is_known = name in self.index and other in self.index
+        return is_known and bool(self.of(other) >> self.index[name] & 1)
 
     def between(self, start: int, ends: Sequence[str]) -> list[str]:
         """Return the operations on paths from operation number `start` to any of `ends`."""

@@ -97,7 +97,14 @@ class _Builder:
         self._source: dict[int, str] = {}
         self._raw: dict[int, str] = {}
         self._unpadded: dict[int, tuple[int, int]] = {}
-        self._put("input", "input", (), record.input, "")
+        # Layers keep their names; an operation in the same module takes another.
+        self._layer_names = {
+            found.layer.name
+            for call in record.calls
+            if call.is_result
+            for found in find_layers(record, call, None)
+        }
+        self._put(self._free("input"), "input", (), record.input, "")
 
     def add(self, call: Call) -> None:
         """Add what `call` means."""
@@ -251,11 +258,15 @@ class _Builder:
 
     def _name(self, call: Call, op: Op) -> str:
         is_leaf = next(call.module.children(), None) is None
-        return self._free(call.path if is_leaf and call.path else f"{call.path}.{op}".lstrip("."))
+        is_alone = is_leaf and call.path and call.path not in self._layer_names
+        return self._free(call.path if is_alone else f"{call.path}.{op}".lstrip("."))
 
     def _free(self, name: str) -> str:
         taken = sum(other == name or other.startswith(f"{name}_") for other in self.nodes)
-        return f"{name}_{taken}" if name in self.nodes else name
+        free = f"{name}_{taken}" if name in self.nodes else name
+        while free in self.nodes or free in self._layer_names:
+            free += "_"
+        return free
 
 
 _Handler = Callable[[_Builder, Call], None]
