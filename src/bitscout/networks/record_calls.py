@@ -9,12 +9,8 @@ mode.
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import torch
@@ -29,14 +25,12 @@ from bitscout.networks.calls import (
     CallRecord,
     Origin,
     Value,
-    short_line,
 )
+from bitscout.networks.source_lines import failed_line, running_line
 from bitscout.quantization.flow import evaluating
 
 __all__ = ["record_calls"]
 
-_TORCH: Final = str(Path(torch.__file__).parent)
-_OURS: Final = str(Path(__file__).parents[1])
 # What turns tensors into Python numbers: from there on the network depends on the image.
 _READS_NUMBERS: Final = frozenset(
     ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "equal")
@@ -145,7 +139,7 @@ class _Recorder(TorchFunctionMode):
         before = self.replaced(args), self.replaced(kwargs)
         known = [self._values[id(tensor)] for tensor in tensors]
         if raw_name in _READS_NUMBERS and any(value.is_result for value, _ in known):
-            self.number_reads.append(_line())
+            self.number_reads.append(running_line(record_calls.__code__))
         self.depth += 1  # A function may call others: one record is enough.
         try:
             result = func(*args, **kwargs)
@@ -185,7 +179,7 @@ class _Recorder(TorchFunctionMode):
                 result=self.replaced(returned),
                 path=path,
                 module=module,
-                line=_line(),
+                line=running_line(record_calls.__code__),
                 is_in_place=bool(changed),
             )
         )
@@ -235,7 +229,7 @@ class _Recorder(TorchFunctionMode):
                 changed,
                 path,
                 module,
-                _line(),
+                running_line(record_calls.__code__),
                 True,
             )
         )
@@ -293,32 +287,14 @@ def _plain_name(name: str) -> str:
     return _SYNONYMS.get(plain, plain)
 
 
-def _line() -> str:
-    """Return ``file:line`` of the innermost frame that is neither ours nor PyTorch's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not record_calls.__code__:
-        if _is_foreign(frame.f_code.co_filename):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
-
-
-def _is_foreign(file: str) -> bool:
-    return not file.startswith((_TORCH, _OURS, "<"))
-
-
 def _failure(
     error: Exception, recorder: _Recorder, input_shape: tuple[int, ...]
 ) -> UnsupportedError:
     """Return an error that names the line of the user's code where `error` came up."""
-    frames = [
-        short_line(f"{frame.filename}:{frame.lineno}")
-        for frame in traceback.extract_tb(error.__traceback__)
-        if _is_foreign(frame.filename)
-    ]
+    failed = failed_line(error)
     path, module = recorder.modules[-1]
     where = f"{type(module).__name__} {path!r}" if path else f"the {type(module).__name__}"
-    line = f" ({frames[-1]})" if frames else ""
+    line = f" ({failed})" if failed else ""
     shape = "x".join(map(str, input_shape))
     said = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     msg = (
