@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,8 @@ def load_given(
             options=_options(section, shape, n_classes),
             seed=seed,
         )
+    else:
+        module = copy.deepcopy(module)  # The search trains it; the caller's stays as it is.
     if section.checkpoint is not None:
         load_checkpoint(module, Path(section.checkpoint), section.model)
     name = section.model or type(module).__name__
