@@ -169,7 +169,7 @@ def test_of_equal_channels_the_first_are_kept_and_copied():
     assert wider[2].weight.tolist() == [[0.5, 1, 1, 1, 1, 1, 0.5]]
 
 
-def test_importance_is_the_normed_sum_over_layers_with_batch_norm_folded():
+def norm_and_flatten():
     network = nn.Sequential(
         nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3, eps=0.5), nn.Flatten(), nn.Linear(12, 2, bias=False)
     ).eval()
@@ -181,13 +181,23 @@ def test_importance_is_the_normed_sum_over_layers_with_batch_norm_folded():
         network[1].running_var.copy_(torch.tensor([0.5, 3.5, 0.5]))
         network[1].bias.copy_(torch.tensor([0.0, 1, 2]))
         network[3].weight.copy_(torch.arange(24.0).view(2, 12))
-    description = describe(network, (1, 2, 2))
+    return network, describe(network, (1, 2, 2))
+
+
+def test_writers_are_weights_and_biases_with_batch_norm_folded():
+    network, description = norm_and_flatten()
     # Scales 3, 1/2, -1; folded weights 3, 1, -3; folded biases 0, 1, 3.
-    writes = torch.tensor([9.0, 2, 18], dtype=torch.float64)
+    squares = torch.tensor([9.0, 2, 18], dtype=torch.float64)
+    found = channel_importance(network, description, [1], "writers")[1]
+    torch.testing.assert_close(found, (squares / squares.mean()).sqrt())
+
+
+def test_flow_is_what_the_batch_norm_gives_times_what_reads_it():
+    network, description = norm_and_flatten()
     columns = torch.arange(24.0, dtype=torch.float64).view(2, 3, 4).square().sum((0, 2))
-    expected = (writes / writes.mean() * columns / columns.mean()).sqrt()
+    given = torch.tensor([9.0 + 0, 1 + 1, 1 + 4], dtype=torch.float64)
     found = channel_importance(network, description, [1])[1]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, (given * columns / columns.mean()).sqrt())
 
 
 def test_scaling_a_channel_up_and_its_readers_down_changes_no_importance():
@@ -330,3 +340,16 @@ def test_a_network_that_cannot_be_copied_is_refused_with_a_remedy():
     description = ModelDescription("net", (ChannelGroup("0", 4),), ())
     with pytest.raises(UnsupportedError, match=r"cannot be copied: .* remove_weight_norm"):
         resize(network, description, [4])
+
+
+@pytest.mark.parametrize(("noise", "stay_equal"), [(0.0, True), (0.5, False)])
+def test_equal_copies_stay_equal_in_training_and_unequal_shares_tell_them_apart(noise, stay_equal):
+    network, description = pair()
+    wider = resize(network, description, [2, 8, 1], noise=noise)
+    optimizer = torch.optim.SGD(wider.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (wider(images(8, (2,))) - 3).square().mean().backward()
+        optimizer.step()
+    rows = wider[0].weight
+    assert torch.equal(rows[:4], rows[4:]) is stay_equal

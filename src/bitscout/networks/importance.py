@@ -2,7 +2,8 @@
 """How important the channels of a group are, from the weights alone.
 
 Notation: ``W_l`` the weights of layer ``l`` with its batch norm folded, ``b_l`` the folded bias;
-``W_l[c]`` those that write channel ``c``, ``W_l[:, c]`` those that read it.
+``W_l[c]`` those that write channel ``c``, ``W_l[:, c]`` those that read it; ``gamma_l, beta_l``
+weight and bias of its batch norm.
 """
 
 from __future__ import annotations
@@ -32,13 +33,20 @@ def channel_importance(
 ) -> dict[int, Tensor]:
     """Return how important every channel of some groups is.
 
-    ``writers`` is the L2 norm of everything that writes the channel, summed over the group's
-    layers, each layer measured in units of its own mean channel so that none drowns the others:
-    ``w(c)^2 = sum_l |W_l[c], b_l[c]|^2 / mean_c' |W_l[c'], b_l[c']|^2``. A depthwise convolution
-    writes its group. ``readers`` is the same over ``W_l[:, c]``. ``flow`` is their product: what
-    a channel is written with times what it is read with. It does not change when a channel is
-    scaled up and its readers down (which ReLU networks cannot tell apart), and is zero for a
-    channel that nothing reads.
+    ``readers`` is the L2 norm of everything that reads the channel, over all layers, each
+    measured in units of its own mean channel so that none drowns the others:
+    ``r(c)^2 = sum_l |W_l[:, c]|^2 / mean_c' |W_l[:, c']|^2``. ``writers`` is the same of what
+    writes the channel, ``|W_l[c], b_l[c]|^2``; a depthwise convolution writes its group.
+
+    ``flow`` is ``r(c)`` times the size of what the channel carries: the root of
+    ``sum_l gamma_l[c]^2 + beta_l[c]^2`` over the layers that write it, the mean square that their
+    batch norms give it, and ``|W_l[c], b_l[c]|^2`` for a layer without batch norm. It does not
+    change when a channel is scaled up and its readers down (which ReLU networks cannot tell
+    apart), and is zero for a channel that nothing reads.
+
+    Measured on two trained ResNet-8 (CIFAR-10 at 32 and 16 pixels; 78.0 % and 74.1 %), narrowed
+    to 0.75 with batch norms estimated anew: ``flow`` 58.4 and 58.9 %, ``readers`` 62.8 and
+    57.9 %, ``writers`` 49.2 and 40.4 %; to 0.5 at 16 pixels 31.2, 25.2 and 15.6 %.
 
     Args:
         module: The network.
@@ -65,11 +73,16 @@ def channel_importance(
         if not (_touches(rows, written) or _touches(reads, written)):
             continue
         squares, shift = _folded_squares(module, tensors, given)
-        _add(written, rows, squares.sum(1) + shift.square(), sizes)
+        if importance == "flow":
+            energy = _norm_energy(module, given)
+            energy = squares.sum(1) + shift.square() if energy is None else energy
+            _add(written, rows, energy, sizes)
+        else:
+            _add_shares(written, rows, squares.sum(1) + shift.square(), sizes)
         if reads:
             # Shape (groups, rows of one, what they read): every part of the axis has its own rows.
             parts = squares.view(given.groups, -1, squares.shape[1])
-            _add(read, reads, parts.sum(1).flatten(), sizes)
+            _add_shares(read, reads, parts.sum(1).flatten(), sizes)
     if importance == "writers":
         return {g: written[g].sqrt() for g in groups}
     if importance == "readers":
@@ -113,6 +126,14 @@ def _folded_squares(
     return squares, shift
 
 
+def _norm_energy(module: nn.Module, given: GivenWeight) -> Tensor | None:
+    """Return the mean square a batch norm gives each channel: weight and bias, squared."""
+    norm = module.get_submodule(given.norm) if given.norm else None
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or not norm.affine:
+        return None
+    return _exact(norm.weight, norm.weight).square() + _exact(norm.bias, norm.bias).square()
+
+
 def _exact(tensor: object, default: Tensor) -> Tensor:
     return tensor.detach().double().cpu() if isinstance(tensor, Tensor) else default
 
@@ -121,13 +142,18 @@ def _touches(axis: Axis, groups: Collection[int]) -> bool:
     return any(segment.group in groups for segment in axis)
 
 
+def _add_shares(
+    totals: Mapping[int, Tensor], axis: Axis, values: Tensor, widths: tuple[int, ...]
+) -> None:
+    """Add values of one layer, per entry, in units of the mean channel's."""
+    mean = values.sum() / sum(widths[segment.group] for segment in axis)
+    _add(totals, axis, values / mean if mean > 0 else values, widths)
+
+
 def _add(
     totals: Mapping[int, Tensor], axis: Axis, values: Tensor, widths: tuple[int, ...]
 ) -> None:
-    """Add one layer's squares per entry to the totals per channel of its groups."""
-    mean = values.sum() / sum(widths[segment.group] for segment in axis)
-    if mean > 0:
-        values = values / mean
+    """Add values per entry to the totals per channel of their groups."""
     start = 0
     for segment in axis:
         end = start + n_entries((segment,), widths)
