@@ -3,11 +3,13 @@
 
 from bitscout.samplers.densities import MixtureParzen, ProductParzen
 from bitscout.samplers.design_space import FeasibilitySearch, search_feasible
+from bitscout.samplers.dual_ascent import DualAscent
 from bitscout.samplers.edit_distance import Descriptors, edit_distances
 from bitscout.samplers.edit_surrogate import EditDistanceSurrogate
 from bitscout.samplers.feasible import FeasibleSampler
 from bitscout.samplers.gp_sampler import GaussianProcessSampler
 from bitscout.samplers.hooks import SpaceHooks
+from bitscout.samplers.hyperopt_suggest import kmeans_tpe_suggest
 from bitscout.samplers.kmeans_tpe import KMeansTPESampler
 from bitscout.samplers.observation_split import ClusterSplit, QuantileSplit
 from bitscout.samplers.per_trial import OPTUNA_SAMPLERS, PerTrialSampler, optuna_sampler
@@ -21,6 +23,7 @@ __all__ = [
     "OPTUNA_SAMPLERS",
     "ClusterSplit",
     "Descriptors",
+    "DualAscent",
     "EditDistanceSurrogate",
     "FeasibilitySearch",
     "FeasibleSampler",
@@ -43,6 +46,7 @@ __all__ = [
     "SpaceHooks",
     "Surrogate",
     "edit_distances",
+    "kmeans_tpe_suggest",
     "optuna_sampler",
     "search_feasible",
 ]

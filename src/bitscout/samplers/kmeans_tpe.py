@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from bitscout.errors import ConfigError
 from bitscout.samplers.acquisition import Scalarization
 from bitscout.samplers.densities import DensityEstimator, ProductParzen
 from bitscout.samplers.design_space import DesignSpace
+from bitscout.samplers.dual_ascent import DualAscent
 from bitscout.samplers.encoding import Encoding
 from bitscout.samplers.history import History
 from bitscout.samplers.hooks import SpaceHooks
@@ -61,6 +63,9 @@ class KMeansTPESampler(BaseSampler):
         split: Which observations are desirable and which are not.
         estimator: How densities are fitted.
         selection: How the ratio of densities is maximized.
+        dual_ascent: Given, points over budget may be proposed; their objectives are penalized
+            before they are clustered. Needs one objective and `SpaceHooks.violation`. Without,
+            points over budget are not proposed; objectives may hold penalties of their own.
         append_to_bad: Trials without a value that g is fitted to as well.
         log_prior: What is known of choices before any trial, by name: one number a value, up to
             a constant the logarithm of the probability that the value is desirable. It takes the
@@ -91,6 +96,7 @@ class KMeansTPESampler(BaseSampler):
         split: SplitRule | None = None,
         estimator: DensityEstimator | None = None,
         selection: Selection | None = None,
+        dual_ascent: DualAscent | None = None,
         append_to_bad: Sequence[Literal["lost", "pending"]] = (),
         log_prior: Mapping[str, Sequence[float]] | None = None,
         seed: int | None = None,
@@ -103,10 +109,16 @@ class KMeansTPESampler(BaseSampler):
         self._split = ClusterSplit() if split is None else split
         self._estimator = ProductParzen() if estimator is None else estimator
         self._selection = JointSelection() if selection is None else selection
+        self._dual_ascent = dual_ascent
         self._append_to_bad = tuple(append_to_bad)
         self._log_prior = dict(log_prior or {})
         self._seed = root_seed(seed)
         self._hooks = SpaceHooks() if hooks is None else hooks
+        if dual_ascent is not None and self._hooks.violation is None:
+            msg = (
+                "`dual_ascent` needs hooks with `violation`, the distance to the budget; got none."
+            )
+            raise ConfigError(msg)
         self._intersection = IntersectionSearchSpace()
 
     @classmethod
@@ -146,12 +158,16 @@ class KMeansTPESampler(BaseSampler):
         """Return the proposal for `trial`."""
         if not search_space:
             return {}
-        space = DesignSpace.of(search_space, self._hooks)
+        hooks = self._hooks
+        if self._dual_ascent is not None:
+            hooks = replace(hooks, violation=None)
+        space = DesignSpace.of(search_space, hooks)
         history = History.read(study, trial, space)
-        rng = child_rng(self._seed, "sampler", trial.number)
-        row = self._propose(space, history, rng)
+        stream = (self._seed, "sampler", trial.number)
+        row = self._propose(space, history, child_rng(*stream))
         if row is None:
-            row = space.random_row(rng, history.taken)
+            # The same draw as random search's, so that both start alike.
+            row = space.random_row(child_rng(*stream), history.taken)
         return space.encoding.decode(row)
 
     def sample_independent(
@@ -172,7 +188,7 @@ class KMeansTPESampler(BaseSampler):
         if t < 0 or len(history.rows) < 2:
             return None
         y = Scalarization.draw(history.values, rng)(history.values)
-        split = self._split.split(y, t)
+        split = self._split.split(y + self._penalties(history), t)
         if split is None:
             return None
         priors = _priors(self._log_prior, space.encoding)
@@ -186,6 +202,16 @@ class KMeansTPESampler(BaseSampler):
             rng,
         )
         return self._selection.select(question)
+
+    def _penalties(self, history: History) -> FloatArray:
+        """Return what is added to the objectives, to be minimized, for the budget."""
+        if self._dual_ascent is None or self._hooks.violation is None:
+            return np.zeros(len(history.rows))
+        if history.values.shape[1] > 1:
+            msg = "`dual_ascent` needs a single objective: make the cost one of several instead."
+            raise ConfigError(msg)
+        violations = self._hooks.violation(history.rows.astype(np.int64))
+        return self._dual_ascent.penalties(np.asarray(violations, dtype=float))
 
 
 def _priors(log_prior: Mapping[str, Sequence[float]], encoding: Encoding) -> dict[int, FloatArray]:

@@ -4,19 +4,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitscout.errors import ConfigError
-from bitscout.samplers.densities import Density, ProductDensity
+from bitscout.samplers.densities import Density
 from bitscout.samplers.design_space import DesignSpace
 from bitscout.samplers.surrogates import check_positive
 
-__all__ = ["IndependentSelection", "JointSelection", "RatioQuestion", "Selection"]
+__all__ = [
+    "NEEDS_PRODUCT",
+    "IndependentSelection",
+    "JointSelection",
+    "RatioQuestion",
+    "Selection",
+]
 
 FloatArray = NDArray[np.float64]
+NEEDS_PRODUCT: Final = (
+    "`IndependentSelection` needs an estimator of each choice by itself: use `ProductParzen`."
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,14 @@ class RatioQuestion:
         if len(self.taken) >= self.space.encoding.size:
             return self.space.random_row(self.rng, self.taken)
         return self.space.repair(row, self.rng, self.taken)
+
+
+@runtime_checkable
+class SeparableDensity(Density, Protocol):
+    """A density that is a product over the choices."""
+
+    def log_marginals(self, rows: FloatArray) -> FloatArray:
+        """Return the logarithm of each choice's own density at `rows`, shape ``(n, D)``."""
 
 
 class Selection(Protocol):
@@ -129,9 +146,8 @@ class IndependentSelection:
             ConfigError: If the densities are not products over the choices.
         """
         good, bad = question.good, question.bad
-        if not isinstance(good, ProductDensity) or not isinstance(bad, ProductDensity):
-            msg = "`IndependentSelection` needs an estimator of each choice: use `ProductParzen`."
-            raise ConfigError(msg)
+        if not isinstance(good, SeparableDensity) or not isinstance(bad, SeparableDensity):
+            raise ConfigError(NEEDS_PRODUCT)
         for _ in range(self.n_rounds):
             rows = good.sample(question.rng, self.n_candidates)
             best = np.argmax(good.log_marginals(rows) - bad.log_marginals(rows), axis=0)
