@@ -68,7 +68,11 @@ def test_uniform_policy_is_the_nearest_in_size(make_tiny_config):
 def test_of_two_equally_near_widths_the_wider_is_taken():
     # Two layers of 6 weights: one at 4 and one at 5 bits lies half way between uniform 4 and 5.
     graph = LayerGraph((Layer("a", "linear", 2, 3), Layer("b", "linear", 3, 2)))
-    components = SimpleNamespace(space=SimpleNamespace(layers=lambda values: graph))
+    space = SimpleNamespace(
+        layers=lambda values: graph,
+        uniform_policy=lambda values, bits: QuantPolicy.uniform(graph.names, bits),
+    )
+    components = SimpleNamespace(space=space)
     policy = QuantPolicy({"a": LayerBits(4, 8), "b": LayerBits(5, 8)})
     chosen = uniform_policy(components, Candidate({}, policy))
     assert chosen == QuantPolicy.uniform(["a", "b"], 5)

@@ -203,7 +203,10 @@ def build_plan(components: Components, training: TrainingConfig | FinalConfig) -
         epochs=training.epochs,
         qaft_epochs=training.qaft_epochs,
         batch_size=common.batch_size,
+        optimizer=common.optimizer,
         lr=common.lr,
+        qaft_lr_fraction=common.qaft_lr_fraction,
+        weight_decay=common.weight_decay,
         flip=common.flip,
         shift=common.shift,
     )

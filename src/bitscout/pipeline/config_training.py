@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from bitscout.pipeline.config_section import NonNegativeInt, PositiveFloat, PositiveInt, Section
 
@@ -28,7 +28,10 @@ class TrainingConfig(Section):
             have.
         qaft_epochs: Epochs of quantization-aware fine-tuning; 0 judges after calibration alone.
         batch_size: Images a step.
-        lr: Peak learning rate; null takes 0.2 * batch_size / 128.
+        optimizer: ``sgd``, or ``adam`` with one cycle and weight decay added to the gradient.
+        lr: Peak learning rate; null takes 0.2 * batch_size / 128, with Adam 0.01.
+        qaft_lr_fraction: Peak rate of the fine-tuning as a share of `lr`.
+        weight_decay: Of convolution and linear weights; null takes 5e-4, with Adam 1e-4.
         flip: Mirror training images; null leaves it to the data set (digits: no).
         shift: Shift training images by up to this many pixels; null is an eighth of the edge.
     """
@@ -36,7 +39,10 @@ class TrainingConfig(Section):
     epochs: NonNegativeInt = 20
     qaft_epochs: NonNegativeInt = 1
     batch_size: PositiveInt = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat | None = None
+    qaft_lr_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     flip: bool | None = None
     shift: NonNegativeInt | None = None
 
