@@ -177,6 +177,25 @@ def test_a_gate_and_a_branch_do_not_begin_a_stage():
     }
 
 
+def test_a_block_that_looks_at_lower_resolutions_stays_in_its_stage():
+    class Calibrated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.low, self.high = (nn.Conv2d(3, 3, 1) for _ in range(3))
+            self.gate, self.last = nn.Linear(3, 3), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            gate = F.interpolate(self.low(F.avg_pool2d(x, 2)), scale_factor=2).sigmoid()
+            x = self.high(x * (x + gate).sigmoid())
+            pooled = self.gate(x.mean((2, 3))) + self.gate(x.amax((2, 3)))
+            return self.last(x * pooled[:, :, None, None]).mean((2, 3))
+
+    blocks, stages = ties(Calibrated(), IMAGE)
+    assert blocks["low"] == "low"
+    assert set(stages.values()) == {"stage1"}
+
+
 class Tail(nn.Module):
     """A convolution that can be searched, and something else."""
 

@@ -247,6 +247,21 @@ def test_a_layer_that_runs_several_times_has_all_its_outputs():
     ]
 
 
+def test_a_layer_that_runs_on_several_resolutions_has_all_their_pixels():
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.norm = nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            small = self.norm(self.head(F.max_pool2d(x, 2)))
+            return self.head(x).mean((2, 3)) + small.mean((2, 3))
+
+    layer = trace(Pyramid(), (3, 4, 6))["head"]
+    assert layer.macs == 3 * 4 * (4 * 6 + 2 * 3)
+    assert not layer.has_bias  # Only one of its uses has a batch norm behind it.
+
+
 def test_batch_norm_is_not_folded_where_something_else_reads_the_layer():
     class Early(nn.Module):
         def __init__(self):

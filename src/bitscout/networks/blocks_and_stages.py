@@ -14,8 +14,9 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
-from bitscout.core import Layer
+from bitscout.networks.found_layers import FoundLayer
 from bitscout.networks.network_graph import FoundNode, NetworkGraph
 
 __all__ = ["block_labels", "stage_labels"]
@@ -33,12 +34,7 @@ def block_labels(graph: NetworkGraph) -> dict[str, str]:
     A block is called after the longest module path its layers have in common, where no other
     block is called so; else after its first layer.
     """
-    blocks = _Blocks(graph)
-    for node in graph.nodes:
-        if node.node.op == "add":
-            blocks.join(node)
-    blocks.pair_depthwise()
-    return blocks.labels()
+    return _Blocks(graph).labels()
 
 
 def stage_labels(graph: NetworkGraph, blocks: Mapping[str, str]) -> dict[str, str]:
@@ -53,14 +49,15 @@ def stage_labels(graph: NetworkGraph, blocks: Mapping[str, str]) -> dict[str, st
         blocks: Of `block_labels`.
     """
     ancestors = _Ancestors(graph)
-    layers = {found.layer.name: found.layer for found in graph.layers}
+    layers = {found.layer.name: found for found in graph.layers}
+    sums = _Blocks(graph).sizes()
     members: dict[str, list[str]] = {}
     for name in layers:
         members.setdefault(blocks[name], []).append(name)
-    stages: list[tuple[tuple[int, int], list[str]]] = []
+    stages: list[tuple[tuple[int, ...], list[str]]] = []
     for names in members.values():
-        size = _block_size([layers[name] for name in names])
-        if not stages or (size != (1, 1) and size != stages[-1][0]):
+        size = sums.get(names[0]) or _block_size([layers[name] for name in names])
+        if not stages or (size and size != stages[-1][0]):
             is_behind = not stages or any(
                 ancestors.is_before(one, names[-1]) for one in stages[-1][1]
             )
@@ -75,11 +72,16 @@ def stage_labels(graph: NetworkGraph, blocks: Mapping[str, str]) -> dict[str, st
     }
 
 
-def _block_size(layers: Sequence[Layer]) -> tuple[int, int]:
-    """Return the resolution of a block's results: the smallest but that of its gates."""
-    sizes = [layer.output_size for layer in layers if layer.kind == "conv"]
-    maps = [size for size in sizes if size != (1, 1)]
-    return min(maps, default=(1, 1))
+def _block_size(layers: Sequence[FoundLayer]) -> tuple[int, ...]:
+    """Return the resolution of a block's results: that of its last layer but its gates."""
+    sizes = [_size(found) for found in layers]
+    return next((size for size in reversed(sizes) if prod(size) > 1), ())
+
+
+def _size(found: FoundLayer) -> tuple[int, ...]:
+    """Return the resolution of a layer's results, or the number of tokens."""
+    shape = found.y.shape
+    return shape[2:] if found.call.function.startswith("conv") else shape[1:-1]
 
 
 class _Ancestors:
@@ -126,8 +128,12 @@ class _Blocks:
         self._block: dict[str, int] = {}
         self._fork: dict[int, int] = {}
         self._path: dict[int, str] = {}
+        for node in graph.nodes:
+            if node.node.op == "add":
+                self._join(node)
+        self._pair_depthwise()
 
-    def join(self, node: FoundNode) -> None:
+    def _join(self, node: FoundNode) -> None:
         """Make a block of what lies between an addition and where its operands part."""
         ends = node.node.inputs
         common = self._ancestors.of(ends[0]) & self._ancestors.of(ends[1])
@@ -148,7 +154,7 @@ class _Blocks:
         is_same_module = bool(self._path[outer]) and self._path[inner] == self._path[outer]
         return self._fork[inner] == self._fork[outer] or is_same_module
 
-    def pair_depthwise(self) -> None:
+    def _pair_depthwise(self) -> None:
         """Join a depthwise convolution with the 1x1 convolution that reads it."""
         for found in self._graph.nodes:
             node = found.node
@@ -164,6 +170,15 @@ class _Blocks:
                 number = self._ancestors.index[read.name]
                 self._block[read.name] = self._block[layer.name] = number
                 self._fork[number], self._path[number] = number, ""
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Return, for the layers of residual blocks, the resolution of their addition."""
+        found = {
+            name: self._graph.nodes[number].value.shape
+            for name, number in self._block.items()
+            if self._graph.nodes[number].node.op == "add"
+        }
+        return {name: shape[2:] for name, shape in found.items() if len(shape) == 4}
 
     def labels(self) -> dict[str, str]:
         """Return the label of every layer's block."""

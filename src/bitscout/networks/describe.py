@@ -143,14 +143,14 @@ def _given_layer(
 
 def _reason(found: FoundLayer, site: LayerSite | None) -> str:
     """Return why a layer cannot be quantized, or nothing."""
-    if found.problem:
+    if found.problem and found.n_uses == 1:
         return found.problem
     if site is None:
         return (
             f"`{found.call.function}` in {found.call.where} is no layer that can be replaced: "
             "use a Conv2d or Linear module."
         )
-    return site.reason
+    return site.reason or found.problem
 
 
 def _fitting(axis: Axis, channels: int, groups: ChannelGroups) -> Axis:

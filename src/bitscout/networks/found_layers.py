@@ -73,21 +73,20 @@ def find_layers(
 def with_use(found: FoundLayer, again: FoundLayer) -> FoundLayer:
     """Return a layer that runs once more: its output rows one below the other."""
     one, other = found.layer, again.layer
-    n_uses = found.n_uses + 1
-    height, width = other.output_size
     layer = replace(
         one,
-        output_size=(one.output_size[0] + height, width),
-        input_size=(one.input_size[0] + other.input_size[0], other.input_size[1]),
+        output_size=_stacked(one.output_size, other.output_size),
+        input_size=_stacked(one.input_size, other.input_size),
+        kind="conv",  # On one position after the other, if it is linear.
     )
-    if one.kind == "linear":  # On one position after the other.
-        layer = replace(layer, kind="conv")
-    problem = found.problem
-    if width != one.output_size[1]:
-        problem = problem or _problem(
-            again.call, "runs again on another resolution", "give every use a module of its own"
-        )
-    return replace(found, layer=layer, n_uses=n_uses, problem=problem)
+    return replace(found, layer=layer, n_uses=found.n_uses + 1)
+
+
+def _stacked(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of two maps in one, with all of their pixels."""
+    if one[1] == other[1]:
+        return one[0] + other[0], one[1]
+    return prod(one) + prod(other), 1
 
 
 def _plain(record: CallRecord, call: Call, unpadded: tuple[int, int] | None) -> FoundLayer:

@@ -8,6 +8,7 @@ it, and the padding of a layer or pool to the layer or pool.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -98,12 +99,12 @@ class _Builder:
         self._raw: dict[int, str] = {}
         self._unpadded: dict[int, tuple[int, int]] = {}
         # Layers keep their names; an operation in the same module takes another.
-        self._layer_names = {
+        self._layer_names = Counter(
             found.layer.name
             for call in record.calls
             if call.is_result
             for found in find_layers(record, call, None)
-        }
+        )
         self._put(self._free("input"), "input", (), record.input, "")
 
     def add(self, call: Call) -> None:
@@ -136,7 +137,7 @@ class _Builder:
     def _norm(self, call: Call) -> None:
         x = call.results_read[0]
         layer = self._raw.get(x.index)
-        if layer is None or len(self._record.readers(x)) > 1:
+        if layer is None or len(self._record.readers(x)) > 1 or self._layer_names[layer] > 1:
             self._other(call)
             return
         found = self.layers[layer]
