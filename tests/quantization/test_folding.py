@@ -156,7 +156,7 @@ class ActivatedNorm(nn.BatchNorm2d):
 )
 def test_what_cannot_be_folded_is_left_and_named(net, message):
     before = copy.deepcopy(net.state_dict())
-    (reason,) = fold_batch_norm(net, randn(2, 3, 4, 4)).values()
+    (reason,) = fold_batch_norm(net, randn(2, 3, 4, 4)).left.values()
     assert message in reason
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_folded_is_left_and_named(net, message):
 )
 def test_what_is_more_or_less_than_a_batch_norm_is_left(norm):
     net = nn.Sequential(nn.Conv2d(3, 3, 1), norm)
-    assert fold_batch_norm(net, randn(2, 3, 4, 4)) == {}
+    assert fold_batch_norm(net, randn(2, 3, 4, 4)) == ({}, {})
     assert net[1] is norm
 
 

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bitscout.core import QuantPolicy
 from bitscout.errors import ConfigError, DataError, TrainingError
+from bitscout.export import Reference, lower
+from bitscout.quantization import QuantConfig, layer_names, post_training_quantize
 from bitscout.training import OneCycle, Recipe, Split, evaluate, fork_rng, train
 
 QUIET = Recipe(epochs=1, batch_size=16, flip=False, shift=0, weight_decay=0.0)
@@ -470,3 +473,31 @@ def test_evaluation_adds_integers_exactly_without_onednn_too(make_data):
         evaluate(Probe(), data, "train", device="cpu")
     assert errors
     assert max(errors) == 0.0
+
+
+def test_revived_batch_norms_are_folded_after_the_training(make_data):
+    data = make_data(n=64, n_classes=4)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(144, 4),
+    ).eval()  # fmt: skip
+    images = data.normalizer()(data.train.images)
+    config = QuantConfig(learn_weight_steps=True)
+    policy = QuantPolicy.uniform(layer_names(model), 3)
+    quantized = post_training_quantize(model, policy, images, config)
+    seen = []
+    conv = quantized[0]
+    conv.register_forward_hook(lambda module, *_: seen.append(module.norm is not None))
+    phase = replace(QUIET.qaft_phase(), batch_norm="revived", peak_lr=0.05, epochs=4)
+    before = conv.bias.detach().clone()
+    losses = train(quantized, data, phase, seed=0, device="cpu").losses
+    assert all(seen[1:])  # The first use is the one that measures the statistics.
+    assert conv.norm is None
+    assert losses[-1] < losses[0]
+    # The network has become the integer network of what was trained, bias included.
+    assert not torch.equal(conv.bias, before)
+    graph = lower(quantized, images[:2])
+    scores = graph.scores(Reference(graph).run(images.numpy()))
+    torch.testing.assert_close(
+        quantized(images).double(), torch.from_numpy(scores), rtol=0, atol=0, check_stride=False
+    )

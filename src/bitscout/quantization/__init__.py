@@ -14,6 +14,7 @@ from bitscout.quantization.modules import (
     QuantLinear,
     QuantModule,
 )
+from bitscout.quantization.norms import fold_norms, revive_norms
 from bitscout.quantization.numerics import (
     fake_quantize,
     fixed_step,
@@ -73,6 +74,7 @@ __all__ = [
     "fake_quantize",
     "fixed_step",
     "fold_batch_norm",
+    "fold_norms",
     "integer_range",
     "kept_in_float",
     "layer_names",
@@ -83,6 +85,7 @@ __all__ = [
     "parameter_groups",
     "post_training_quantize",
     "prepare",
+    "revive_norms",
     "scale_sites",
     "unpack_bits",
 ]

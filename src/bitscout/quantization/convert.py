@@ -48,6 +48,7 @@ class Converted:
         names: What to call the other modules that replace functions, by path.
         masks: Where the weights of a layer are not zero, by path, for those that were masked.
         sites: The layers of the network as it was, by name.
+        normalized: Paths of the layers that a batch norm was folded into.
     """
 
     root: nn.Module
@@ -57,6 +58,7 @@ class Converted:
     names: dict[str, str]
     masks: dict[str, Tensor]
     sites: dict[str, LayerSite]
+    normalized: frozenset[str]
 
 
 @dataclass(eq=False)
@@ -87,11 +89,11 @@ def convert(module: nn.Module, example_input: Tensor) -> Converted:
             raise UnsupportedError(site.reason)
     replaced = _with_modules(deepcopy(module), flow, sites)
     root = replaced.root
-    left = fold_batch_norm(root, example_input)
+    folding = fold_batch_norm(root, example_input)
     scales = {}
-    if left:
+    if folding.left:
         middle = survey_flow(root, example_input)
-    for path in left:
+    for path in folding.left:
         norm = root.get_submodule(path)
         if isinstance(norm, nn.BatchNorm1d):
             fold_into_readers(root, middle, path)
@@ -103,7 +105,14 @@ def convert(module: nn.Module, example_input: Tensor) -> Converted:
     if _differ(flow.result, after.result):
         after = _repaired(module, replaced, root, example_input)
     return Converted(
-        root, after, replaced.layers, scales, replaced.names, replaced.masks, dict(sites)
+        root,
+        after,
+        replaced.layers,
+        scales,
+        replaced.names,
+        replaced.masks,
+        dict(sites),
+        frozenset(folding.layers.values()),
     )
 
 

@@ -12,6 +12,7 @@ the full range.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from bitscout.errors import UnsupportedError
 from bitscout.quantization.flow import Flow, evaluating, put_module, record_flow
 from bitscout.quantization.survey import is_batch_norm, is_layer
 
-__all__ = ["TOLERANCE", "fold_batch_norm", "fold_into_readers", "scale_and_shift"]
+__all__ = ["TOLERANCE", "Folding", "fold_batch_norm", "fold_into_readers", "scale_and_shift"]
 
 # Float32 rounding of one layer, relative to the largest output: eps times the root of the longest
 # sum (2**14 terms), times 8 for the batch norm's own operations.
@@ -30,8 +31,20 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 _Layer = nn.Conv2d | nn.Linear
 
 
+class Folding(NamedTuple):
+    """What became of the batch norms of a network, by their paths.
+
+    Attributes:
+        layers: Path of the layer that a folded one is in.
+        left: Why another one, which runs, could not be folded.
+    """
+
+    layers: Mapping[str, str]
+    left: Mapping[str, str]
+
+
 @torch.no_grad()
-def fold_batch_norm(module: nn.Module, example_input: Tensor) -> Mapping[str, str]:
+def fold_batch_norm(module: nn.Module, example_input: Tensor) -> Folding:
     """Fold every batch norm that can be into the layer in front of it, in place.
 
     The pairs are found by following tensors from module to module in one forward pass. Each
@@ -44,7 +57,7 @@ def fold_batch_norm(module: nn.Module, example_input: Tensor) -> Mapping[str, st
         example_input: One batch, at least one image.
 
     Returns:
-        Why each batch norm that runs and is left could not be folded, by its path.
+        What was folded into what, and what was left.
 
     Raises:
         UnsupportedError: Naming a batch norm that gives no finite values, or the layer whose
@@ -52,7 +65,7 @@ def fold_batch_norm(module: nn.Module, example_input: Tensor) -> Mapping[str, st
     """
     norms = {name: child for name, child in module.named_modules() if is_batch_norm(child)}
     if not norms:
-        return {}
+        return Folding({}, {})
     flow = record_flow(module, example_input, _is_leaf)
     found = {name: _layer_before(flow, name) for name in norms if flow.calls_of(name)}
     pairs = {name: layer for name, layer in found.items() if not isinstance(layer, str)}
@@ -63,7 +76,10 @@ def fold_batch_norm(module: nn.Module, example_input: Tensor) -> Mapping[str, st
     after = _outputs(module, list(pairs), example_input)
     for name, (layer_name, _) in pairs.items():
         _check(name, layer_name, before[name], after[name])
-    return {name: reason for name, reason in found.items() if isinstance(reason, str)}
+    return Folding(
+        {name: layer_name for name, (layer_name, _) in pairs.items()},
+        {name: reason for name, reason in found.items() if isinstance(reason, str)},
+    )
 
 
 @torch.no_grad()

@@ -121,11 +121,15 @@ class QuantizedLayer(QuantModule):
         max_bias_code: Largest magnitude of a bias's code; larger ones are cut there.
         mask: 1 where the weight may be other than 0, same shape, or `None` where it may be
             everywhere.
+        was_normalized: Whether a batch norm was folded into it.
+        norm: Batch norm that stands for the bias in a training, see
+            `bitscout.quantization.revive_norms`; otherwise `None`.
     """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
     mask: Tensor | None
+    norm: nn.BatchNorm1d | nn.BatchNorm2d | None
 
     def __init__(
         self, name: str, source: nn.Conv2d | nn.Linear, bits: LayerBits, config: QuantConfig
@@ -136,6 +140,8 @@ class QuantizedLayer(QuantModule):
         bias = source.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.register_buffer("mask", None)
+        self.was_normalized = False
+        self.norm = None
         self.input_quantizer = activation_quantizer(bits.act_bits, config)
         is_exact = config.exact_steps
         largest = (
@@ -157,6 +163,17 @@ class QuantizedLayer(QuantModule):
     @abstractmethod
     def moments(self, x_hat: Tensor) -> Tensor:
         """Return the second moments of the input patches, shape ``(groups, K, K)``."""
+
+    @abstractmethod
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the quantized weight applied to the quantized input, plus `bias`."""
+
+    def quantized(self, *inputs: Tensor) -> Tensor:
+        """Return the product of the quantized weight with the quantized input."""
+        if self.norm is not None:
+            normalized: Tensor = self.norm(self.product(inputs[0], None))
+            return normalized
+        return self.product(inputs[0], self.quantized_bias())
 
     def input_quantizers(self) -> tuple[ActivationQuantizer, ...]:
         """Return the one quantizer."""
@@ -261,11 +278,10 @@ class QuantConv2d(QuantizedLayer):
         x = self.input_quantizer.clamp(inputs[0])
         return self._convolve(self._pad(x), self.masked_weight(), self.bias)
 
-    def quantized(self, *inputs: Tensor) -> Tensor:
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return the convolution of the quantized weight with the quantized input."""
-        x = self._pad(inputs[0])
+        x = self._pad(x)
         weight = self.weight_quantizer(self.masked_weight())
-        bias = self.quantized_bias()
         quantizer = self.input_quantizer
         if quantizer.is_learned or x.is_cuda or x.dim() != 4:
             return self._convolve(quantizer(x), weight, bias)
@@ -303,10 +319,10 @@ class QuantLinear(QuantizedLayer):
         x = self.input_quantizer.clamp(inputs[0])
         return F.linear(x, self.masked_weight(), self.bias)
 
-    def quantized(self, *inputs: Tensor) -> Tensor:
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return the product of the quantized weight with the quantized input."""
         weight = self.weight_quantizer(self.masked_weight())
-        return F.linear(self.input_quantizer(inputs[0]), weight, self.quantized_bias())
+        return F.linear(self.input_quantizer(x), weight, bias)
 
     def moments(self, x_hat: Tensor) -> Tensor:
         """Return the second moments of the input, shape ``(1, K, K)``."""

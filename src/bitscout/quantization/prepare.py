@@ -154,6 +154,7 @@ def _quantized(
             if isinstance(source, nn.Conv2d)
             else QuantLinear(name, source, bits, config)
         )
+        layer.was_normalized = path in converted.normalized
         if path in converted.masks:
             layer.keep_zeros(converted.masks[path])
         return layer

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitscout.errors import ConfigError, DataError, TrainingError
-from bitscout.quantization import parameter_groups
+from bitscout.quantization import fold_norms, parameter_groups, revive_norms
 from bitscout.training.augment import Augmenter, default_shift
-from bitscout.training.data import ImageData, SplitName
+from bitscout.training.data import ImageData, SplitName, calibration_batch
 from bitscout.training.recipe import Phase
 from bitscout.training.seeding import fork_rng, torch_generator
 
 __all__ = ["OnEpoch", "TrainHistory", "evaluate", "train"]
 
+NORM_IMAGES = 512  # For the first statistics of revived norms; the training replaces them.
 ADAM_BETA_2 = 0.999  # PyTorch's.
 
 OnEpoch = Callable[[int, int, float, float], None]
@@ -74,6 +75,8 @@ def train(
     """
     data = data.to(device)
     _move(model, device)
+    if phase.batch_norm == "revived":
+        revive_norms(model, calibration_batch(data, NORM_IMAGES, seed=seed))
     augmenter = _augmenter(data, phase)
     weights, others = parameter_groups(model)
     optimizer = _optimizer(weights, others, phase)
@@ -105,6 +108,7 @@ def train(
             if on_epoch is not None:
                 on_epoch(epoch + 1, phase.epochs, losses[-1], seconds[-1])
     _check_parameters(model, phase)
+    fold_norms(model)
     model.eval()
     return TrainHistory(tuple(losses), tuple(seconds), phase.epochs * steps)
 

@@ -60,7 +60,9 @@ class Phase:
         max_grad_norm: Scale each step's gradient down to this Euclidean norm; `None` leaves it.
         flip: Draw mirror images; `None` does so where the data set says they keep their class.
         shift: Largest random shift in pixels; `None` is an eighth of the shorter edge.
-        batch_norm: Whether batch norms use and update batch statistics, or stay frozen.
+        batch_norm: Whether batch norms use and update batch statistics, or stay frozen. Of a
+            quantized network, which has none left, they can be ``"revived"`` for the training and
+            folded again, see `bitscout.quantization.revive_norms`.
         precision: On CUDA ``"mixed"`` computes in bfloat16 where autocast allows; its 8 bits of
             significand cannot hold an 8-bit grid of arbitrary scale, so QAFT uses ``"float32"``.
             The CPU always computes in float32.
@@ -78,7 +80,7 @@ class Phase:
     max_grad_norm: float | None
     flip: bool | None
     shift: int | None
-    batch_norm: Literal["update", "frozen"]
+    batch_norm: Literal["update", "frozen", "revived"]
     precision: Literal["mixed", "float32"]
     optimizer: OptimizerName = "sgd"
 
