@@ -15,7 +15,7 @@ from bitscout.errors import ConfigError, DataError, TrainingError, UnsupportedEr
 from bitscout.quantization import fold_batch_norm, layer_names
 from bitscout.sensitivity.loss import CrossEntropy, Loss
 
-__all__ = ["Subject", "folded_copy", "full_precision"]
+__all__ = ["Subject", "folded_copy", "full_precision", "quantizable_layers"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Subject:
         """
         _check_data(images, labels)
         copy, is_folded = folded_copy(module, images)
-        found = _layers(copy, layers)
+        found = quantizable_layers(copy, layers)
         subject = cls(copy, found, images, labels, loss, is_folded)
         subject._check_loss()
         return subject
@@ -172,7 +172,14 @@ def _check_data(images: Tensor, labels: Tensor) -> None:
         raise DataError(msg)
 
 
-def _layers(module: nn.Module, wanted: Sequence[str] | None) -> dict[str, nn.Conv2d | nn.Linear]:
+def quantizable_layers(
+    module: nn.Module, wanted: Sequence[str] | None = None
+) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the convolutions and linears of `module` by name, all or those `wanted`.
+
+    Raises:
+        ConfigError: If there are none, or one that is wanted is unknown.
+    """
     names = layer_names(module)
     if not names:
         msg = (
