@@ -129,10 +129,28 @@ def test_zeros_of_a_mask_stay_zeros_through_fine_tuning():
     assert (result[0].weight[~is_zero] != net[0].weight[~is_zero]).all()
 
 
-def test_zeros_of_a_plain_weight_may_grow():
-    net, x = seeded(nn.Sequential(nn.Conv2d(3, 4, 3))), randn(8, 3, 8, 8)
+@pytest.mark.parametrize("kind", [nn.Conv2d, SamePadded])
+def test_zeros_of_a_plain_weight_may_grow(kind):
+    net, x = seeded(nn.Sequential(kind(3, 4, 3))), randn(8, 3, 8, 8)
     net[0].weight.data[:, 0] = 0
-    assert quantized(net, x)[0].mask is None
+    layers = [m for m in quantized(net, x).modules() if isinstance(m, QuantizedLayer)]
+    assert [layer.mask for layer in layers] == [None]
+
+
+class Generated(nn.Module):
+    """A bias that a function makes of parameters alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, bias=False)
+        self.code, self.weight = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(4, 2))
+
+    def forward(self, x):
+        return self.conv(x) + F.linear(self.code, self.weight)[:, None, None]
+
+
+def test_a_function_of_parameters_alone_is_no_layer():
+    assert [*layer_sites(seeded(Generated()), randn(2, 3, 4, 4))] == ["conv"]
 
 
 class Late(nn.Module):
