@@ -108,6 +108,19 @@ def test_folded_steps_have_few_mantissa_bits_where_steps_are_exact():
     assert torch.equal(mantissa, mantissa.round())
 
 
+def test_the_first_statistics_are_those_of_the_layer():
+    x = randn(64, 2, 7, 7)
+    net = quantized(conv_net(), x)
+    revive_norms(net, x)
+    (layer,) = layers_of(net)
+    mean, variance = layer.norm.running_mean.clone(), layer.norm.running_var.clone()
+    layer.norm.momentum = 1.0
+    net.train()(x)
+    torch.testing.assert_close(layer.norm.running_mean, mean, rtol=1e-5, atol=1e-5)
+    # PyTorch divides by n - 1 there, n = 64 * 25.
+    torch.testing.assert_close(layer.norm.running_var * (1599 / 1600), variance)
+
+
 def test_training_mode_normalizes_with_the_batch():
     x = randn(64, 2, 7, 7)
     net = quantized(conv_net(), x)
