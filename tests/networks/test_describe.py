@@ -136,6 +136,18 @@ def test_layers_on_the_paths_of_an_addition_are_a_block(name, blocks):
     assert Counter(ties(make(name), IMAGE)[0].values()) == blocks
 
 
+def test_branches_from_one_place_are_one_block_wherever_they_are_added():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, x):
+            return (x + self.a(x) + self.b(x) + self.c(x)).mean((2, 3))
+
+    assert set(ties(Branches(), IMAGE)[0].values()) == {"a"}
+
+
 def test_the_innermost_of_nested_additions_counts():
     class Nested(nn.Module):
         def __init__(self):

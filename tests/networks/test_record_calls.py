@@ -152,6 +152,16 @@ def test_lists_and_tuples_as_indices_stay_what_they_are():
     assert [call.args[1] for call in calls[:2]] == [[0, 1], (0, 1)]
 
 
+def test_named_arguments_are_kept_and_read():
+    def forward(s, x):
+        return torch.add(input=x, other=x * 2, alpha=3)
+
+    mul, add = record_calls(Function(forward), (4, 4, 4)).calls
+    assert add.reads[1:] == mul.writes
+    assert add.argument(1, "other") == mul.writes[0]
+    assert (add.argument(2, "alpha"), add.argument(3, "out", "none")) == (3, "none")
+
+
 def test_functions_with_several_results_have_them_all():
     record = record_calls(Function(lambda s, x: x.chunk(2, 1)[1] * 1), (4, 4, 4))
     chunk, mul = record.calls
