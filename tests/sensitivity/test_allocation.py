@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer program against every choice there is."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,14 +33,19 @@ def limits_at(costs, bits):
 
 def brute_force(objective, costs, limits):
     """Return the smallest objective within the limits over all choices."""
-    indices = np.array(list(product(*[range(len(row)) for row in objective])))
-    feasible = np.ones(len(indices), dtype=bool)
+    sums = outer_sum(objective)
+    feasible = np.ones(sums.shape, dtype=bool)
     for name, limit in limits.items():
-        feasible &= (
-            sum(np.asarray(r)[i] for r, i in zip(costs[name], indices.T, strict=True)) <= limit
-        )
-    sums = sum(np.asarray(r)[i] for r, i in zip(objective, indices.T, strict=True))
+        feasible &= outer_sum(costs[name]) <= limit
     return float(sums[feasible].min()) if feasible.any() else None
+
+
+def outer_sum(rows):
+    """Return the sums of all choices of one number from each row."""
+    sums = np.zeros(())
+    for row in rows:
+        sums = sums[..., None] + np.asarray(row)
+    return sums
 
 
 @pytest.mark.parametrize("seed", range(4))

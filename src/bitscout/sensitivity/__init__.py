@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which layers of a network can spare bits: traces, clusters, and an exact allocation."""
 
+from bitscout.sensitivity.agreement import (
+    MeasuredDrop,
+    RankAgreement,
+    measured_drops,
+    rank_agreement,
+)
 from bitscout.sensitivity.allocation import allocate, ladder
 from bitscout.sensitivity.clusters import (
     bit_windows,
@@ -28,7 +34,9 @@ __all__ = [
     "LayerSensitivity",
     "Loss",
     "LossTable",
+    "MeasuredDrop",
     "QuantizationErrors",
+    "RankAgreement",
     "Sensitivity",
     "SquaredError",
     "allocate",
@@ -37,7 +45,9 @@ __all__ = [
     "cluster_labels",
     "ladder",
     "measure_sensitivity",
+    "measured_drops",
     "quantization_errors",
+    "rank_agreement",
     "sensitivity_signature",
     "tie_scores",
 ]

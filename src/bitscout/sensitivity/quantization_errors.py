@@ -32,7 +32,7 @@ from bitscout.quantization import QuantConfig, QuantConv2d, QuantizedLayer, Quan
 from bitscout.sensitivity.result import Sensitivity
 from bitscout.sensitivity.subject import folded_copy, quantizable_layers
 
-__all__ = ["LossTable", "QuantizationErrors", "quantization_errors"]
+__all__ = ["LossTable", "QuantizationErrors", "quantization_errors", "quantized_layer"]
 
 FloatArray = NDArray[np.float64]
 _Layer = nn.Conv2d | nn.Linear
@@ -153,7 +153,7 @@ def quantization_errors(
 
     def watch(name: str, layer: _Layer, inputs: tuple[Tensor, ...]) -> None:
         for index, width in enumerate(ordered):
-            quantized = _quantized(name, layer, LayerBits(width, width), config)
+            quantized = quantized_layer(name, layer, LayerBits(width, width), config)
             quantized.observe(inputs[0])
             found[name][:, index] = _errors(quantized, inputs[0])
 
@@ -172,7 +172,10 @@ def quantization_errors(
     return QuantizationErrors(tuple(layers), ordered, table[:, 0], table[:, 1] / len(images))
 
 
-def _quantized(name: str, layer: _Layer, bits: LayerBits, config: QuantConfig) -> QuantizedLayer:
+def quantized_layer(
+    name: str, layer: _Layer, bits: LayerBits, config: QuantConfig
+) -> QuantizedLayer:
+    """Return the quantized form of one layer, not calibrated yet."""
     if isinstance(layer, nn.Conv2d):
         return QuantConv2d(name, layer, bits, config)
     return QuantLinear(name, layer, bits, config)
