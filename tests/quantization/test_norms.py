@@ -95,6 +95,21 @@ def test_folding_computes_what_the_trained_norm_did(sign):
     assert ((net(x) - wanted).abs() <= allowed).all()
 
 
+def test_no_code_changes_however_the_steps_are_rounded():
+    x = randn(16, 2, 7, 7)
+    net = quantized(conv_net(), x, 2, QuantConfig(learn_weight_steps=True))
+    revive_norms(net, x)
+    (layer,) = layers_of(net)
+    with torch.no_grad():
+        # As trained ones are: next to where the code changes.
+        halves = layer.weight_quantizer.steps().reshape(-1, 1, 1, 1) / 2
+        layer.weight.copy_(halves * torch.where(randn(*layer.weight.shape) > 0, 1.001, -0.999))
+        layer.norm.weight.copy_(randn(6, seed=3))
+    codes = layer.weight_codes() * layer.norm.weight.sign().reshape(-1, 1, 1, 1)
+    fold_norms(net)
+    assert torch.equal(layer.weight_codes(), codes.to(torch.int8))
+
+
 def test_folded_steps_have_few_mantissa_bits_where_steps_are_exact():
     x = randn(16, 2, 7, 7)
     net = quantized(conv_net(), x, 3, QuantConfig())

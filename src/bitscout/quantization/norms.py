@@ -12,7 +12,7 @@ fits all, and what a weight that changes its code does to the mean of a channel 
 such layer gets a batch norm again, ``g (z - m) / sqrt(v + eps) + h`` with ``g = sqrt(v + eps)``
 and ``h = m + b``: the same function at first. It makes the size of the weights free, and each
 channel's is set to that of a fresh network. After the training it is folded: weights and steps
-are multiplied by ``g / sqrt(v + eps)``, so that the codes stay.
+are multiplied by ``g / sqrt(v + eps)``, rounded as steps are, so that the codes stay.
 
 What it is worth: docs/adr/0013-low-bit-fine-tuning.md.
 """
@@ -117,12 +117,14 @@ def _fold(layer: QuantizedLayer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     quantizer = layer.weight_quantizer
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     layer.bias.copy_(norm.bias.double() - norm.running_mean.double() * factor)
-    layer.weight.mul_(_per_channel(factor, layer.weight))
-    steps = quantizer.steps().double() * factor.abs()
-    steps = positive_scale(steps.to(quantizer.scale.dtype), quantizer.quant_max)
+    steps = quantizer.steps().double()
+    folded = positive_scale((steps * factor.abs()).to(layer.weight.dtype), quantizer.quant_max)
     if quantizer.mantissa_bits is not None:
-        steps = nearest_steps(steps, quantizer.mantissa_bits)
-    quantizer.scale.copy_(steps)
+        folded = nearest_steps(folded, quantizer.mantissa_bits)
+    # NOTE: weights follow their step, rounded as it is. Trained ones crowd where the code changes:
+    # 0.3 % of other codes took 5 of 68 % of accuracy at 2 bits, and a factor per channel none.
+    layer.weight.mul_(_per_channel(folded / steps * factor.sign(), layer.weight))
+    quantizer.scale.copy_(folded)
     layer.fit_bias()
 
 
