@@ -56,7 +56,8 @@ def test_every_layer_is_accounted_for_with_the_shapes_that_hooks_see(described):
         for name, layer in layers.items()
     }
     assert seen.items() <= found.items()
-    assert sum(layer.n_weights for layer in layers.values()) == sum(
+    searched = [given.layer for given in description.layers if given.state == "searched"]
+    assert sum(layer.n_weights for layer in searched) == sum(
         p.numel()
         for n, p in network.named_parameters()
         if n.rpartition(".")[0] in layers and p.dim() > 1
@@ -66,10 +67,29 @@ def test_every_layer_is_accounted_for_with_the_shapes_that_hooks_see(described):
 def test_descriptions_agree_with_the_trace_and_with_what_can_be_quantized(described):
     network, description = described
     graph = trace(network, IMAGE)
-    assert description.at(description.widths).layers == graph.layers
+    norms = [given.layer.name for given in description.layers if given.state == "fixed"]
+    at = description.at(description.widths).layers
+    assert tuple(layer for layer in at if layer.name not in norms) == graph.layers
     sites = layer_sites(network, torch.zeros(2, *IMAGE))
-    assert [given.state for given in description.layers] == ["searched"] * len(sites)
-    assert {given.layer.name for given in description.layers} == set(sites)
+    assert {given.layer.name for given in description.layers} == {*sites, *norms}
+    assert {given.state for given in description.layers} <= {"searched", "fixed"}
+
+
+def test_norms_that_no_layer_absorbs_are_layers_of_8_bits(described):
+    network, description = described
+    late = {
+        "pre-activation": ["blocks.0.bn1", "blocks.1.bn1", "bn"],
+        "dense": ["features.1.norm", "features.2.norm", "features.3", "features.7.norm"],
+    }
+    norms = {g.layer.name: g.layer for g in description.layers if g.state == "fixed"}
+    assert list(norms) == late.get(description.name, [])
+    names = [g.layer.name for g in description.layers]
+    policy = QuantPolicy({name: LayerBits(4, 8) for name in names if name not in norms})
+    quantized = post_training_quantize(network, policy, torch.randn(2, *IMAGE))
+    for name, layer in norms.items():
+        module = quantized.get_submodule(name)
+        assert module.weight.numel() == layer.n_weights
+        assert module.bias.numel() == layer.n_biases
 
 
 def test_a_step_of_a_search_runs_on_every_network(described):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from tests.space.given import resnet20, two_branches
 
-from bitscout.core import BIAS_BITS, LayerArrays, Node
+from bitscout.core import BIAS_BITS, Layer, LayerArrays, Node
 from bitscout.errors import ConfigError, UnsupportedError
 from bitscout.space import (
     ChannelGroup,
+    GivenLayer,
     GivenNode,
     GivenWeight,
     ModelDescription,
@@ -223,3 +224,21 @@ def test_uniform_networks_keep_the_edges_at_their_most():
     assert {(bits.weight_bits, bits.act_bits) for bits in inner} == {(2, 2)}
     fixed = ModelSpace(resnet20(), act_bits=(4, 8))
     assert fixed.uniform_policy(fixed.seed_values(), 3)["layer1.0.conv1"].act_bits == 8
+
+
+def test_norms_of_their_own_are_no_choice_and_count():
+    given = two_branches()
+    norm = Layer("norm", "conv", 8, 8, groups=8, input_size=(4, 4), output_size=(4, 4))
+    axis = (Segment(1),)
+    late = GivenLayer(norm, axis, axis, "norm", "stage1", "fixed", "It is a norm.")
+    space = ModelSpace(replace(given, layers=(late, *given.layers)), bits=(2, 4), act_bits=(2, 4))
+    assert "norm" not in {name for names in space.bit_layers.values() for name in names}
+    policy = space.policy(space.seed_values())
+    assert policy["norm"] == space.uniform_policy(space.seed_values(), 2)["norm"]
+    assert (policy["norm"].weight_bits, policy["norm"].act_bits) == (8, 8)
+    rest = ModelSpace(given, bits=(2, 4), act_bits=(2, 4))
+    point = space.seed_indices()[None]
+    assert space.size_bits(point) - rest.size_bits(point) == 8 * (8 + 32)
+    assert 8 in space.layer_variants().weight_bits
+    row = space.explain_layers()[0]
+    assert (row.state, row.reason) == ("fixed", "It is a norm.")

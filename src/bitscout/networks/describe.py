@@ -7,8 +7,9 @@ layer, searched or unsupported with a reason; what else has parameters is named 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,14 @@ from bitscout.networks.found_layers import FoundLayer
 from bitscout.networks.network_graph import FoundNode, NetworkGraph, network_graph
 from bitscout.networks.record_calls import record_calls
 from bitscout.networks.verify_groups import verify_groups
-from bitscout.quantization import LayerSite, layer_sites
+from bitscout.quantization import LayerSite, layer_sites, scale_sites
 from bitscout.space import Axis, GivenLayer, GivenNode, ModelDescription
 
 __all__ = ["check_classes", "describe"]
 
+LATE_NORM: Final = (
+    "A batch norm that no layer in front of it can absorb: one 8-bit scale and a shift a channel."
+)
 _LISTED = 8  # Names in a note before it says how many more there are.
 
 
@@ -56,6 +60,9 @@ def describe(
     groups = find_channel_groups(record)
     blocks = block_labels(graph)
     stages = stage_labels(graph, blocks)
+    is_whole = all(site.is_supported or site.stays_real for site in sites.values())
+    # Where a layer has no quantized form, nor has the network, and its norms stay what they are.
+    norms = scale_sites(module, _images(module, input_shape)) if is_whole else ()
     shared = dict(_sharing(module, graph))
     layers = tuple(
         _given_layer(found, sites, shared, groups, blocks, stages) for found in graph.layers
@@ -66,14 +73,47 @@ def describe(
         groups=groups.groups,
         layers=layers,
         nodes=tuple(_given_node(found, groups) for found in graph.nodes),
-        notes=tuple(_notes(record, graph, sites)),
+        notes=tuple(_notes(record, graph, sites, norms)),
         weights=groups.weights,
     )
 
     def layers_of(network: nn.Module) -> tuple[Layer, ...]:
         return network_graph(record_calls(network, input_shape)).plain.layers
 
-    return verify_groups(module, input_shape, description, layers_of)
+    verified = verify_groups(module, input_shape, description, layers_of)
+    return replace(verified, layers=_with_norms(verified.layers, graph, record, groups, norms))
+
+
+def _with_norms(
+    layers: tuple[GivenLayer, ...],
+    graph: NetworkGraph,
+    record: CallRecord,
+    groups: ChannelGroups,
+    names: Collection[str],
+) -> tuple[GivenLayer, ...]:
+    """Return the layers and, where they run, the batch norms that are layers of their own."""
+    at = [(found.call.index, layer) for found, layer in zip(graph.layers, layers, strict=True)]
+    for call in record.calls:
+        if call.function != "batch_norm" or call.path not in names:
+            continue
+        x = call.args[0]
+        channels, size = x.shape[1], x.shape[2:] or (1, 1)
+        before = [layer.stage for index, layer in at if index < call.index]
+        norm = Layer(
+            call.path,
+            "conv",
+            channels,
+            channels,
+            groups=channels,
+            input_size=(size[0], size[-1]),
+            output_size=(size[0], size[-1]),
+        )
+        axis = _fitting(groups.axis(x, 1), channels, groups)
+        stage = before[-1] if before else layers[0].stage
+        given = GivenLayer(norm, axis, axis, call.path, stage, "fixed", LATE_NORM)
+        at.append((call.index, given))
+        at.sort(key=lambda entry: entry[0])
+    return tuple(layer for _, layer in at)
 
 
 def check_classes(module: nn.Module, input_shape: tuple[int, ...], n_classes: int) -> None:
@@ -190,13 +230,17 @@ def _sharing(module: nn.Module, graph: NetworkGraph) -> Iterator[tuple[str, str]
 
 
 def _notes(
-    record: CallRecord, graph: NetworkGraph, sites: Mapping[str, LayerSite]
+    record: CallRecord,
+    graph: NetworkGraph,
+    sites: Mapping[str, LayerSite],
+    norms: Collection[str],
 ) -> Iterator[str]:
     names = {found.layer.name for found in graph.layers}
     for name, site in sites.items():
         if name not in names and site.reason:
             yield site.reason
     real = list(dict.fromkeys(_real_parameters(record, graph)))
+    real = [name for name in real if name.rpartition(".")[0] not in norms]
     if real:
         more = f" and {len(real) - _LISTED} more" if len(real) > _LISTED else ""
         yield (

@@ -98,8 +98,9 @@ def evaluate_policies(
         calibration = calibration_batch(
             data, plan.calibration_images, seed=child_seed(seed, "calibration")
         )
-        if isinstance(architecture, ModelArchitecture) and architecture.is_resized:
-            # The inherited statistics are those of layers whose inputs have changed.
+        if isinstance(architecture, ModelArchitecture) and architecture.is_narrower:
+            # The inherited statistics are those of sums that have lost a part. A network that is
+            # only wider computes what it did, and its statistics are right.
             recalibrate_batch_norm(network.to(device), calibration)
         if recipe.epochs:
             train(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
 from torch import Tensor, nn
 
 from bitscout.core import child_seed
@@ -127,12 +128,15 @@ def _losses(
     table = LossTable.of(
         sensitivity, quantization_errors(module, images, ALL_BITS, config=quantizers)
     )
-    order = [table.names.index(given.layer.name) for given in space.description.layers]
+    places = {name: place for place, name in enumerate(table.names)}
+    names = [given.layer.name for given in space.description.layers]
+    # Norms that are layers of their own are no choice: whatever they lose, all points lose.
+    nothing = np.zeros(len(table.bits))
     return replace(
         table,
-        names=tuple(table.names[i] for i in order),
-        weights=table.weights[order],
-        inputs=table.inputs[order],
+        names=tuple(names),
+        weights=np.array([table.weights[places[n]] if n in places else nothing for n in names]),
+        inputs=np.array([table.inputs[places[n]] if n in places else nothing for n in names]),
     )
 
 

@@ -53,7 +53,9 @@ def prepare(
     Args:
         module: Any network that takes one tensor. Not changed.
         policy: One entry for every name in `layer_names`: convolutions and linears by module path
-            (``""`` for a lone layer), but those that do not run in evaluation mode.
+            (``""`` for a lone layer), but those that do not run in evaluation mode. It may name
+            batch norms that no layer absorbs (`scale_sites`), which have `config.norm_bits`
+            otherwise.
         example_input: One batch the network accepts.
         config: Observers, learned steps, bits of adds, pools and batch norms.
 
@@ -64,7 +66,7 @@ def prepare(
     config = config or QuantConfig()
     _check_not_quantized(module)
     converted = convert(module, example_input)
-    policy.check_covers(list(converted.layers.values()))
+    _check_policy(policy, converted)
     root, flow = converted.root, converted.flow
     sources = {
         path: child
@@ -129,6 +131,13 @@ def parameter_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
     return weights, [parameter for parameter in parameters if parameter.dim() <= 1]
 
 
+def _check_policy(policy: QuantPolicy, converted: Converted) -> None:
+    """Check that the policy names every layer; it may name norms that are layers too."""
+    norms = {*converted.scales.values()}
+    layers = QuantPolicy({name: bits for name, bits in policy.items() if name not in norms})
+    layers.check_covers(list(converted.layers.values()))
+
+
 def _is_joint(module: nn.Module) -> bool:
     return isinstance(module, (Add, *_POOLS))
 
@@ -146,7 +155,8 @@ def _quantized(
     """Return the quantized form of the module at `path`."""
     if isinstance(source, nn.Conv2d | nn.Linear):
         if path in converted.scales:
-            name, bits = converted.scales[path], LayerBits(config.norm_bits, config.norm_bits)
+            name = converted.scales[path]
+            bits = policy.get(name, LayerBits(config.norm_bits, config.norm_bits))
         else:
             name, bits = converted.layers[path], policy[converted.layers[path]]
         layer = (

@@ -15,6 +15,7 @@ from bitscout.space.mobilenet_spec import (
 )
 from bitscout.space.model import ModelArchitecture, ModelSpace, NetworkBuilder
 from bitscout.space.model_description import (
+    FIXED_BITS,
     Axis,
     ChannelGroup,
     GivenLayer,
@@ -30,6 +31,7 @@ __all__ = [
     "BOMP_WIDTHS",
     "CONV",
     "DEPTHWISE",
+    "FIXED_BITS",
     "LINEAR",
     "STEM_KERNEL",
     "Architecture",

@@ -35,7 +35,7 @@ from bitscout.errors import ConfigError, UnsupportedError
 from bitscout.space.base import IndexArray, SearchSpace
 from bitscout.space.choice import Choice
 from bitscout.space.layer_table import LayerTable, LayerVariants
-from bitscout.space.model_description import ModelDescription
+from bitscout.space.model_description import FIXED_BITS, ModelDescription
 from bitscout.space.model_explain import ModelTies, explain_model
 from bitscout.space.model_ties import bit_labels, width_labels
 from bitscout.space.model_variants import enumerate_variants, layers_at
@@ -72,9 +72,10 @@ class ModelArchitecture:
     builder: NetworkBuilder | None = field(default=None, compare=False, repr=False)
 
     @property
-    def is_resized(self) -> bool:
-        """Whether any width differs from the given network's."""
-        return self.widths != self.description.widths
+    def is_narrower(self) -> bool:
+        """Whether any width is less than the given network's."""
+        given = self.description.widths
+        return any(width < before for width, before in zip(self.widths, given, strict=True))
 
     @cached_property
     def key(self) -> str:
@@ -146,7 +147,7 @@ class ModelSpace(SearchSpace):
         if not self.widths or min(self.widths) <= 0 or list(self.widths) != sorted(self.widths):
             msg = f"`widths` must be multipliers > 0 in increasing order, got {self.widths}."
             raise ConfigError(msg)
-        if not self.description.layers:
+        if all(given.state == "fixed" for given in self.description.layers):
             msg = (
                 f"{self.description.name} has no convolution and no linear layer: there is "
                 "nothing to search. Give a network with weights."
@@ -285,14 +286,17 @@ class ModelSpace(SearchSpace):
         """
         first, last = (self.bit_layers[label][0] for label in self._edges)
         most = {first: self.bits_of(first)[-1], last: self.bits_of(last)[-1]}
-        weight = {name: most.get(name, bits) for name in self.layers(values).names}
-        if self.act_bits == "same":
-            act = weight
-        else:
-            act_bits = self.act_bits
-            largest = act_bits[-1] if isinstance(act_bits, tuple) else act_bits
-            act = dict.fromkeys(weight, largest)
-        return QuantPolicy({name: LayerBits(weight[name], act[name]) for name in weight})
+        act_bits = self.act_bits[-1] if isinstance(self.act_bits, tuple) else self.act_bits
+        policy = {}
+        for given in self.description.layers:
+            name = given.layer.name
+            weight = most.get(name, bits)
+            act = weight if act_bits == "same" else act_bits
+            is_fixed = given.state == "fixed"
+            policy[name] = (
+                LayerBits(FIXED_BITS, FIXED_BITS) if is_fixed else LayerBits(weight, act)
+            )
+        return QuantPolicy(policy)
 
     def _widths_at(self, points: IndexArray) -> IndexArray:
         """Return the channels of each group, shape ``(n, n_groups)``."""
@@ -307,8 +311,8 @@ class ModelSpace(SearchSpace):
     def _bits_at(self, points: IndexArray) -> tuple[IndexArray, IndexArray]:
         """Return weight and activation bits of each layer, shapes ``(n, n_layers)``."""
         order = {given.layer.name: i for i, given in enumerate(self.description.layers)}
-        weight = np.zeros((len(points), len(order)), dtype=np.int64)
-        act = np.zeros_like(weight)
+        weight = np.full((len(points), len(order)), FIXED_BITS, dtype=np.int64)
+        act = weight.copy()
         for label, names in self.bit_layers.items():
             columns = [order[name] for name in names]
             chosen = self._chosen(points, f"{label}.bits", self.bits_of(label))
@@ -366,12 +370,14 @@ class ModelSpace(SearchSpace):
         }
         labels = {g: label for label, groups in self.width_groups.items() for g in groups}
         layers, is_complete = enumerate_variants(self.description, options, labels)
-        weight = sorted({bits for label in self.bit_layers for bits in self.bits_of(label)})
+        fixed = {FIXED_BITS for given in self.description.layers if given.state == "fixed"}
+        weight = {bits for label in self.bit_layers for bits in self.bits_of(label)}
         if isinstance(self.act_bits, tuple):
-            act = list(self.act_bits)
+            act = {*self.act_bits}
         else:
-            act = weight if self.act_bits == "same" else [self.act_bits]
-        return LayerVariants(layers, tuple(weight), tuple(act), is_complete)
+            act = weight if self.act_bits == "same" else {self.act_bits}
+        bits = tuple(sorted(weight | fixed)), tuple(sorted(act | fixed))
+        return LayerVariants(layers, *bits, is_complete)
 
     # --- words about it
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bitscout.core import Layer, LayerGraph, Node
 from bitscout.errors import ConfigError
@@ -41,6 +41,7 @@ class Segment(NamedTuple):
     factor: int = 1
 
 
+FIXED_BITS: Final = 8  # Of weights and inputs of layers whose bits are no choice.
 Axis = tuple[Segment, ...]
 """The channels of a tensor, in order; ``()`` where their number never changes."""
 
@@ -83,9 +84,10 @@ class GivenLayer:
         block: Label of the residual block (or depthwise and pointwise pair) it belongs to; its
             own name where it belongs to none.
         stage: Label of its stage, the layers around it of the same resolution.
-        state: ``"searched"`` where it can be quantized, ``"unsupported"`` where it cannot;
-            ``"fixed"`` is for a space to say.
-        reason: Why it is unsupported, with file and line and what to do; ``""`` where it is not.
+        state: ``"searched"`` where its bits can be chosen, ``"unsupported"`` where it cannot be
+            quantized, ``"fixed"`` where it always has `FIXED_BITS`: a batch norm with no layer in
+            front.
+        reason: Why it is not searched, with file and line and what to do; ``""`` where it is.
     """
 
     layer: Layer

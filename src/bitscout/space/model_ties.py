@@ -15,16 +15,18 @@ def bit_labels(
 ) -> dict[str, tuple[str, ...]]:
     """Return the layers that share their bits, by label, in execution order.
 
-    The first and the last layer never share: they see the image and give the classes.
+    The first and the last layer never share: they see the image and give the classes. Fixed
+    layers are left out.
 
     Args:
         description: The network; at least one layer.
         tie: ``"layer"`` ties nothing.
     """
-    names = [given.layer.name for given in description.layers]
+    layers = [given for given in description.layers if given.state != "fixed"]
+    names = [given.layer.name for given in layers]
     edges = {names[0], names[-1]}
     found: dict[str, list[str]] = {}
-    for given in description.layers:
+    for given in layers:
         name = given.layer.name
         label = {"layer": name, "block": given.block, "stage": given.stage}[tie]
         if name in edges:
@@ -49,7 +51,8 @@ def width_labels(
     """
     stages: dict[int, str] = {}  # In the order in which groups are first written.
     for given in description.layers:
-        for segment in given.outputs:
+        # A norm of its own does not write the channels it reads.
+        for segment in given.outputs if given.state != "fixed" else ():
             stages[segment.group] = given.stage
     found: dict[str, list[int]] = {}
     for index, stage in stages.items():
