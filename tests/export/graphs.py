@@ -14,6 +14,7 @@ from bitscout.export.graph import (
     IntegerGraph,
     Linear,
     MaxPool,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -186,6 +187,11 @@ class GraphBuilder:
         shape = (sum(s.shape[0] for s in sources), *sources[0].shape[1:])
         return self.add(Concat(f"concat{len(self.ops)}", tuple(inputs), shape, grid))
 
+    def pad_channels(self, x, before, after):
+        source = self.ops[x]
+        shape = (before + source.shape[0] + after, *source.shape[1:])
+        return self.add(PadChannels(f"wide{len(self.ops)}", (x,), shape, source.grid, before))
+
     def flatten(self, x):
         source = self.ops[x]
         grid = source.grid
@@ -265,3 +271,15 @@ def relu_net(seed=0):
     y = b.relu(b.conv(added, 8, 3, stride=2, pads=(0, 1, 1, 0), bits=8))
     y = b.rescale(b.sum_pool(b.max_pool(y, windows_of((4, 4), 2))), divisor=4)
     return b, b.build(b.linear(b.flatten(y), 5, bits=4, bias=False))
+
+
+def widened_net(seed=0, *, power_of_two=False):
+    """Shortcuts without parameters: channels of zeros around codes of several grids."""
+    b = GraphBuilder(seed, power_of_two=power_of_two)
+    x = b.rescale(b.conv(b.input((3, 6, 6), zero_point=9), 4), zero_point=11)
+    y = b.rescale(b.conv(x, 7, stride=2), signed=True, zero_point=-3)
+    fewer = b.max_pool(x, windows_of((6, 6), 1, 2))
+    z = b.rescale(b.pad_channels(fewer, 1, 2), y, bits=5, signed=True, spread=12)
+    wide = b.pad_channels(b.rescale(b.conv(z, 7), bits=4, spread=6), 0, 3)
+    mean = b.rescale(b.sum_pool(wide), divisor=9)
+    return b, b.build(b.linear(b.pad_channels(b.flatten(mean), 2, 0), 4, bits=4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.export.graphs import GraphBuilder, windows_of
+from tests.export.graphs import GraphBuilder, widened_net, windows_of
 
 from bitscout.export.graph import IntegerGraph
 
@@ -85,6 +85,7 @@ def shared_sums():
 
 
 SPECIAL = [
+    widened_net,
     additions,
     dilated,
     shared_sums,

@@ -215,6 +215,10 @@ REFUSED = {
         lambda b, x: b.rescale(x, x, divisor=2),
         "it divides more than the sums of a pool",
     ),
+    "channels of zeros": (
+        lambda b, x: b.pad_channels(b.rescale(x), 0, 4),
+        "it adds channels of zeros. Use shortcuts with a convolution",
+    ),
     "feature map out": (lambda b, x: b.rescale(x), r"ends in one number per class.*\(4, 6, 6\)"),
 }
 

@@ -91,6 +91,59 @@ def test_residual_networks_equal_their_integers(act_bits):
     assert rounded_in_float32(lowered.graph) == ()
 
 
+@pytest.mark.parametrize("widths", [(4, 8, 16), (4, 6, 12)])
+def test_shortcuts_without_parameters_equal_their_integers(widths):
+    net = resnet(depth=8, base_width=4, shortcut="padding", generator_seed=2)
+    for stage, inputs, outputs in zip((net.stage2, net.stage3), widths, widths[1:], strict=False):
+        stage[0].first.conv = nn.Conv2d(inputs, outputs, 3, 2, 1)
+        stage[0].first.norm = nn.BatchNorm2d(outputs)
+        stage[0].second.conv = nn.Conv2d(outputs, outputs, 3, 1, 1)
+        stage[0].second.norm = nn.BatchNorm2d(outputs)
+    net.classifier = nn.Linear(widths[-1], 5)
+    x = images_like((3, 16, 16), 32)
+    lowered = assert_equal_integers(quantized(net.eval(), x), x)
+    added = [op for op in lowered.graph if op.kind == "pad_channels"]
+    assert [op.shape[0] for op in added] == list(widths[1:])
+    # No weight is there that the network does not have.
+    assert sum(op.weight.size for op in lowered.graph.layers) == sum(
+        part.weight.numel() for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    )
+
+
+class Padding(nn.Module):
+    """Pads what a convolution of 3 channels gives."""
+
+    def __init__(self, pad, **options):
+        super().__init__()
+        self.conv, self.pad, self.options = nn.Conv2d(2, 3, 1), pad, options
+
+    def forward(self, x):
+        return F.pad(self.conv(x).relu(), self.pad, **self.options)
+
+
+@pytest.mark.parametrize(("pad", "kinds"), [((0,) * 6, 0), ((0, 0, 0, 0, 1, 0), 1)])
+def test_channels_of_zeros_may_come_first_and_no_channel_is_no_operation(pad, kinds):
+    x = images_like((2, 4, 4), 16)
+    module = nn.Sequential(Padding(pad), nn.Conv2d(3 + kinds, 2, 1)).eval()
+    lowered = assert_equal_integers(quantized(module, x), x)
+    assert sum(op.kind == "pad_channels" for op in lowered.graph) == kinds
+
+
+@pytest.mark.parametrize(
+    ("pad", "options", "message"),
+    [
+        ((0, 0, 0, 0, 0, 1), {"value": 1.0}, "pads with something else than zeros"),
+        ((0, 0, 0, 0, 0, -1), {}, "pads with something else than zeros"),
+        ((1, 1, 0, 0, 0, 1), {}, "pads pixels and channels at once. Pad one behind the other"),
+        ((0, 0, 0, 0, 0, 1), {}, "reads a tensor with more channels that nothing has quantized"),
+    ],
+)
+def test_other_padding_is_refused(pad, options, message):
+    x = images_like((2, 4, 4), 16)
+    with pytest.raises(UnsupportedError, match=message):
+        lower(quantized(Padding(pad, **options).eval(), x), x)
+
+
 def trained(module, x):
     module.train()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.05)

@@ -8,7 +8,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
-from tests.export.graphs import GraphBuilder, relu_net, residual_net, tiny_net, windows_of
+from tests.export.graphs import (
+    GraphBuilder,
+    relu_net,
+    residual_net,
+    tiny_net,
+    widened_net,
+    windows_of,
+)
 from tests.export.random_graphs import random_net
 
 from bitscout.errors import ExportError, UnsupportedError
@@ -41,7 +48,7 @@ def fused(graph, folder, storage="int8"):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("make", [tiny_net, residual_net])
+@pytest.mark.parametrize("make", [tiny_net, residual_net, widened_net])
 def test_power_of_two_networks_are_exact_at_every_level(make, storage, tmp_path):
     b, graph = make(1, power_of_two=True)
 

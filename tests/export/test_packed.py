@@ -9,7 +9,7 @@ import safetensors
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from tests.export.graphs import GraphBuilder, relu_net, residual_net, tiny_net
+from tests.export.graphs import GraphBuilder, relu_net, residual_net, tiny_net, widened_net
 from tests.export.random_graphs import random_net
 
 from bitscout.errors import ExportError
@@ -43,6 +43,7 @@ NETS = {
     "powers of two": lambda: tiny_net(2, power_of_two=True),
     "residual": lambda: residual_net(3, zero_point=3),
     "sums": lambda: relu_net(4),
+    "more channels": lambda: widened_net(5),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tests.export.graphs import GraphBuilder, relu_net, residual_net, tiny_net
+from tests.export.graphs import GraphBuilder, relu_net, residual_net, tiny_net, widened_net
 
 from bitscout.errors import ExportError
 from bitscout.export.checks.qonnx import check_qonnx
@@ -76,6 +76,7 @@ NETS = {
     "widths": widths_net,
     "irregular windows": irregular_net,
     "codes out": unscaled_net,
+    "more channels": widened_net,
     "a step for every class": lambda: tiny_net(one_step=False),
 }
 

@@ -18,6 +18,7 @@ from bitscout.export.expressions import (
     Padded,
     Term,
     Total,
+    Widened,
     clamped_grid,
     not_quantized,
 )
@@ -30,6 +31,7 @@ from bitscout.export.graph import (
     IntegerGraph,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -107,6 +109,12 @@ class Assembler:
             case Flat():
                 source = self.quantize(expr.source, grid, f"{name}.map")
                 return self._flatten(source, expr, name)
+            case Widened():
+                source = self.quantize(expr.source, grid, f"{name}.narrow")
+                used = self[source].grid
+                return self.add(
+                    PadChannels(self.free_name(name), (source,), expr.shape, used, expr.before)
+                )
             case Padded():
                 msg = (
                     "it reads zeros padded around a tensor (ZeroPad2d or `pad`), which only a "

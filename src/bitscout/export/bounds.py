@@ -20,6 +20,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -111,6 +112,9 @@ def _magnitude(op: Op, found: Mapping[str, FloatArray]) -> FloatArray:
             return found[op.inputs[0]]
         case Concat():
             return np.concatenate([found[name] for name in op.inputs])
+        case PadChannels():
+            x = found[op.inputs[0]]
+            return np.pad(x, (op.before, op.shape[0] - op.before - len(x)))
         case Flatten():
             x = found[op.inputs[0]]
             return np.repeat(x, op.shape[0] // len(x))

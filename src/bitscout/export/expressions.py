@@ -29,6 +29,7 @@ __all__ = [
     "Padded",
     "Term",
     "Total",
+    "Widened",
     "clamped_grid",
     "not_quantized",
     "refuse",
@@ -113,7 +114,16 @@ class Padded:
     pads: tuple[int, int, int, int]
 
 
-Expr = Image | Total | Clamped | MaxPooled | Joined | Flat | Padded
+@dataclass(frozen=True, eq=False)
+class Widened:
+    """Source with channels of zeros: `before` of them first, the others last."""
+
+    shape: Shape
+    source: Expr
+    before: int
+
+
+Expr = Image | Total | Clamped | MaxPooled | Joined | Flat | Padded | Widened
 
 
 def clamped_grid(grid: Grid, low: float, high: float) -> Grid:
@@ -162,4 +172,5 @@ _KINDS = {
     MaxPooled: "a max pool",
     Joined: "a concatenation",
     Padded: "a padded tensor",
+    Widened: "a tensor with more channels",
 }

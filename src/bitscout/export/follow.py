@@ -23,6 +23,7 @@ from bitscout.export.expressions import (
     Padded,
     Term,
     Total,
+    Widened,
 )
 from bitscout.export.functions import HANDLERS
 from bitscout.export.graph import IntegerGraph
@@ -36,7 +37,7 @@ __all__ = ["Follower"]
 
 Shape = tuple[int, ...]
 
-_EXPRS = (Image, Total, Clamped, MaxPooled, Joined, Flat, Padded)
+_EXPRS = (Image, Total, Clamped, MaxPooled, Joined, Flat, Padded, Widened)
 _ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
 _PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
 _QUOTIENTS = {"div", "div_", "__truediv__", "__itruediv__", "true_divide"}

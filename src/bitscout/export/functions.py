@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 
-from bitscout.export.expressions import Clamped, Expr, Flat, Joined, Padded, refuse
+from bitscout.export.expressions import Clamped, Expr, Flat, Joined, Padded, Widened, refuse
 from bitscout.export.pools import (
     Averaged,
     adaptive_avg_pool2d,
@@ -101,8 +101,12 @@ def _pad(
     mode: str = "constant",
     value: float | None = None,
 ) -> Expr:
-    if mode != "constant" or value not in (None, 0) or len(pad) not in (2, 4) or min(pad) < 0:
-        refuse("pads with something else than zeros", "Pad height and width with zeros")
+    if mode != "constant" or value not in (None, 0) or min(pad) < 0:
+        refuse("pads with something else than zeros", "Pad with zeros")
+    if len(pad) == 6 and len(shape) == 3 and not any(pad[:4]):
+        return Widened(shape, input, pad[4]) if any(pad) else input
+    if len(pad) not in (2, 4):
+        refuse("pads pixels and channels at once", "Pad one behind the other")
     left, right, top, bottom = (*pad, 0, 0)[:4]
     return Padded(shape, input, (top, left, bottom, right))
 

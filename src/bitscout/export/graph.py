@@ -32,6 +32,7 @@ __all__ = [
     "Linear",
     "MaxPool",
     "Op",
+    "PadChannels",
     "Relu",
     "Rescale",
     "SumPool",
@@ -242,6 +243,23 @@ class Concat:
 
 
 @dataclass(frozen=True, eq=False)
+class PadChannels:
+    """Codes with channels of zeros around theirs; the grid stays.
+
+    Attributes:
+        shape: Of the result; the channels that are not the source's stand for 0.
+        before: How many of them come first.
+    """
+
+    kind: ClassVar[str] = "pad_channels"
+    name: str
+    inputs: tuple[str]
+    shape: Shape
+    grid: Grid
+    before: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Flatten:
     """``(C, H, W)`` to ``(C * H * W,)``, channel by channel."""
 
@@ -252,7 +270,7 @@ class Flatten:
     grid: Grid
 
 
-Op = Input | Conv | Linear | Rescale | SumPool | MaxPool | Relu | Concat | Flatten
+Op = Input | Conv | Linear | Rescale | SumPool | MaxPool | Relu | Concat | PadChannels | Flatten
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Rescale,
     SumPool,
 )
@@ -65,6 +66,8 @@ def _problem(op: Op, graph: IntegerGraph) -> tuple[str, str] | None:
     if not op.grid.is_sums and not _has_type(op.grid):
         ends = f"{op.grid.quant_min} to {op.grid.quant_max}"
         return f"codes from {ends} are no fixed-point type.", REMEDY
+    if isinstance(op, PadChannels):
+        return "it adds channels of zeros.", "Use shortcuts with a convolution."
     if isinstance(op, Conv):
         return _convolution_problem(op, graph)
     if isinstance(op, MaxPool | SumPool):

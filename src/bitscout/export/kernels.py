@@ -26,6 +26,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -77,6 +78,9 @@ def kernel_of(op: Op, graph: IntegerGraph, magnitudes: Mapping[str, FloatArray])
             return partial(_relu, zeros[0])
         case Concat():
             return _concat
+        case PadChannels():
+            after = op.shape[0] - op.before - sources[0].shape[0]
+            return partial(_pad_channels, (op.before, after), zeros[0])
         case Flatten():
             return _flatten
         case Input():
@@ -112,6 +116,11 @@ def _pool(reduce: np.ufunc, windows: Windows, values: Values) -> Values:
 
 def _concat(*operands: Values) -> Values:
     return np.concatenate(operands, axis=-1)
+
+
+def _pad_channels(counts: tuple[int, int], zero_point: int, values: Values) -> Values:
+    widths = [(0, 0)] * (values.ndim - 1) + [counts]
+    return np.pad(values, widths, constant_values=zero_point)
 
 
 def _flatten(values: Values) -> Values:

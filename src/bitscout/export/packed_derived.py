@@ -15,6 +15,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -39,7 +40,7 @@ def derived_grid(op: Op, sources: tuple[Op, ...]) -> Grid | None:
             return Grid.sums(sources[0].grid.scale * op.weight_scale)
         case SumPool():
             return Grid.sums(sources[0].grid.scale)
-        case MaxPool() | Relu():
+        case MaxPool() | Relu() | PadChannels():
             return sources[0].grid
         case Concat():
             return _joined(sources)

@@ -22,6 +22,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -87,7 +88,9 @@ class OperationReader:
                 )
                 raise ExportError(msg)
 
-    def _made(self, record: Record, name: str, sources: tuple[Op, ...]) -> Op:
+    def _made(  # noqa: C901  # a case for every kind of operation
+        self, record: Record, name: str, sources: tuple[Op, ...]
+    ) -> Op:
         """Return the operation, as yet without its grid."""
         names = tuple(source.name for source in sources)
         kind = record.text("op")
@@ -116,6 +119,10 @@ class OperationReader:
                 _check_alike(record, sources, axis=1)
                 channels = sum(source.shape[0] for source in sources)
                 return Concat(name, names, (channels, *sources[0].shape[1:]), ANY_GRID)
+            case "pad_channels":
+                before, after = record.integers("channels", 2, 0, MAX_EXTENT)
+                wide = (before + sources[0].shape[0] + after, *sources[0].shape[1:])
+                return PadChannels(name, (names[0],), wide, ANY_GRID, before)
             case "flatten":
                 return Flatten(name, (names[0],), (prod(sources[0].shape),), ANY_GRID)
         raise record.error(kind, "op", "to be an operation of this version")

@@ -32,6 +32,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Rescale,
     SumPool,
 )
@@ -138,6 +139,9 @@ class _Writer:
                 found |= self._weights(op)
             case SumPool() | MaxPool():
                 found |= windows_fields(op.windows)
+            case PadChannels():
+                channels = graph[op.inputs[0]].shape[0]
+                found["channels"] = _integers((op.before, op.shape[0] - op.before - channels))
         sources = tuple(graph[name] for name in op.inputs)
         found |= self._grid(op, derived_grid(op, sources))
         if isinstance(op, Rescale):

@@ -31,6 +31,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     Shape,
@@ -80,7 +81,7 @@ class IntegerEmitter:
         real = replace(integers, name="output_double")
         self._nodes.single(self._nodes.add("Mul", [integers.name, step], real), name=OUTPUT)
 
-    def _add(self, op: Op) -> Tensor:
+    def _add(self, op: Op) -> Tensor:  # noqa: C901  # a case for every kind of operation
         match op:
             case Input():
                 return self._input(op)
@@ -100,6 +101,8 @@ class IntegerEmitter:
                 return self._nodes.add("Relu", [x.name], replace(x, name=op.name))
             case Concat():
                 return self._concat(op)
+            case PadChannels():
+                return self._pad_channels(op)
             case Flatten():
                 x = self._tensors[op.inputs[0]]
                 flat = replace(x, name=op.name, shape=op.shape)
@@ -221,6 +224,14 @@ class IntegerEmitter:
         bound = max(part.bound for part in parts)
         whole = replace(parts[0], name=op.name, shape=op.shape, bound=bound)
         return self._nodes.add("Concat", [part.name for part in parts], whole, axis=1)
+
+    def _pad_channels(self, op: PadChannels) -> Tensor:
+        x = self._tensors[op.inputs[0]]
+        pads = np.zeros((2, len(op.shape) + 1), dtype=np.int64)
+        pads[:, 1] = op.before, op.shape[0] - op.before - x.shape[0]
+        # Codes are those of their zero point less here, so that zeros are zeros.
+        inputs = [x.name, self._nodes.constant(pads.ravel(), "pads"), self._nodes.number(0, x)]
+        return self._nodes.add("Pad", inputs, replace(x, name=op.name, shape=op.shape))
 
 
 def per_channel(values: FloatArray, shape: Shape) -> FloatArray:

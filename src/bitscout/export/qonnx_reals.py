@@ -21,6 +21,7 @@ from typing import cast
 
 import numpy as np
 
+from bitscout.errors import UnsupportedError
 from bitscout.export.graph import (
     Concat,
     Conv,
@@ -33,6 +34,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -83,7 +85,9 @@ class RealEmitter:
             if op.inputs and not isinstance(op, Flatten | Linear):
                 self._orders[op.name] = self._orders.get(op.inputs[0], np.arange(0))
 
-    def _add(self, op: Op, x: Tensor, name: str) -> Tensor:
+    def _add(  # noqa: C901  # a case for every kind of operation
+        self, op: Op, x: Tensor, name: str
+    ) -> Tensor:
         result = replace(x, name=name, shape=_last(op.shape))
         match op:
             case Input():
@@ -111,6 +115,9 @@ class RealEmitter:
             case Concat():
                 parts = [self._tensors[part].name for part in op.inputs]
                 return self._nodes.add("Concat", parts, result, axis=len(op.shape))
+            case PadChannels():
+                msg = f"Channels of zeros, in {op.name!r}, have no form in hls4ml."
+                raise UnsupportedError(msg)
             case Flatten():
                 shape = self._graph[op.inputs[0]].shape
                 order = np.arange(np.prod(shape)).reshape(shape)

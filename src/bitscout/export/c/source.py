@@ -20,6 +20,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -119,6 +120,12 @@ class Source:
                 size = int(np.prod(op.shape))
                 zero = op.grid.zero_point - code_offset(op.grid)
                 return head + self._plain("relu", op, f"{zero}, {size}")
+            case PadChannels():
+                positions, channels = _extent(op)
+                inner = self.program.graph[op.inputs[0]].shape[0]
+                zero = op.grid.zero_point - code_offset(op.grid)
+                counts = f"{op.before}, {inner}, {channels - op.before - inner}"
+                return head + self._plain("pad", op, f"{zero}, {positions}, {counts}")
             case Flatten():
                 channels, height, width = self.program.graph[op.inputs[0]].shape
                 return head + self._plain("flatten", op, f"{height * width}, {channels}")

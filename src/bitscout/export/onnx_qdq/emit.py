@@ -24,6 +24,7 @@ from bitscout.export.graph import (
     Linear,
     MaxPool,
     Op,
+    PadChannels,
     Relu,
     Rescale,
     SumPool,
@@ -95,15 +96,22 @@ class QdqEmitter:
             case MaxPool():
                 self._pass_on(op)
                 max_pool(self.nodes, op, self._values(op)[0], self._names[op.name])
-            case Relu() | Concat() | Flatten():
+            case Relu() | Concat() | PadChannels() | Flatten():
                 self._pass_on(op)
                 self._simple(op)
 
-    def _simple(self, op: Relu | Concat | Flatten) -> None:
+    def _simple(self, op: Relu | Concat | PadChannels | Flatten) -> None:
         values = self._values(op)
         match op:
             case Concat():
                 self._add("Concat", values, op, axis=1)
+            case PadChannels():
+                channels = self._graph[op.inputs[0]].shape[0]
+                pads = np.zeros((2, len(op.shape) + 1), dtype=np.int64)
+                pads[:, 1] = op.before, op.shape[0] - op.before - channels
+                zero = np.array(op.grid.zero_point + self._codes[op.name].offset, dtype=np.uint8)
+                constants = [self.nodes.shared(pads.ravel()), self.nodes.shared(zero)]
+                self._add("Pad", [*values, *constants], op)
             case Flatten():
                 self._add("Flatten", values, op, axis=1)
             case Relu() if op.grid.is_sums:
