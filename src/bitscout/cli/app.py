@@ -24,6 +24,7 @@ from bitscout.cli.output import print_error
 from bitscout.cli.report import report_command
 from bitscout.cli.resume import resume_command
 from bitscout.cli.search import search_command
+from bitscout.cli.sensitivity import sensitivity_command
 from bitscout.cli.show import show_command
 from bitscout.cli.verify import verify_command
 from bitscout.errors import BitscoutError
@@ -55,6 +56,7 @@ for _name, _command in (
     ("show", show_command),
     ("explain", explain_command),
     ("cost", cost_command),
+    ("sensitivity", sensitivity_command),
     ("export", export_command),
     ("verify", verify_command),
     ("report", report_command),

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from bitscout.pipeline.front import front_points, reference_point
     from bitscout.pipeline.hardware_costs import HardwareCosts, run_costs
+    from bitscout.pipeline.layer_sensitivities import LayerRow, SensitivityReport, sensitivity
     from bitscout.pipeline.load import (
         dump_config,
         load_config,
@@ -63,6 +64,7 @@ __all__ = [
     "FinalRecord",
     "FinalStarted",
     "HardwareCosts",
+    "LayerRow",
     "Listener",
     "ModelFinished",
     "ModelStarted",
@@ -72,6 +74,7 @@ __all__ = [
     "RunDirectory",
     "RunResult",
     "SearchStarted",
+    "SensitivityReport",
     "StageProgress",
     "TrialFinished",
     "TrialRecord",
@@ -98,6 +101,7 @@ __all__ = [
     "run_costs",
     "run_search",
     "search",
+    "sensitivity",
     "verify_final",
 ]
 
@@ -112,6 +116,7 @@ _HOMES = {
     "FinalRecord": "records",
     "FinalStarted": "events",
     "HardwareCosts": "hardware_costs",
+    "LayerRow": "layer_sensitivities",
     "Listener": "events",
     "ModelFinished": "events",
     "ModelStarted": "events",
@@ -121,6 +126,7 @@ _HOMES = {
     "RunDirectory": "directory",
     "RunResult": "results",
     "SearchStarted": "events",
+    "SensitivityReport": "layer_sensitivities",
     "StageProgress": "events",
     "TrialFinished": "events",
     "TrialRecord": "records",
@@ -147,6 +153,7 @@ _HOMES = {
     "run_costs": "hardware_costs",
     "run_search": "run",
     "search": "api",
+    "sensitivity": "layer_sensitivities",
     "verify_final": "deploy",
 }
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bitscout.report.cost_tables import cost_table
     from bitscout.report.page import render_report, write_report
     from bitscout.report.rows import format_percent, format_size
+    from bitscout.report.sensitivity_page import write_sensitivity_page
+    from bitscout.report.sensitivity_tables import sensitivity_table
     from bitscout.report.tables import front_table, networks_table, show_run, verdict_lines
 
 __all__ = [
@@ -35,9 +37,11 @@ __all__ = [
     "front_table",
     "networks_table",
     "render_report",
+    "sensitivity_table",
     "show_run",
     "verdict_lines",
     "write_report",
+    "write_sensitivity_page",
 ]
 
 _HOMES = {
@@ -52,9 +56,11 @@ _HOMES = {
     "front_table": "tables",
     "networks_table": "tables",
     "render_report": "page",
+    "sensitivity_table": "sensitivity_tables",
     "show_run": "tables",
     "verdict_lines": "tables",
     "write_report": "page",
+    "write_sensitivity_page": "sensitivity_page",
 }
 
 
