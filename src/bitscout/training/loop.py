@@ -18,6 +18,7 @@ from bitscout.training.augment import Augmenter, default_shift
 from bitscout.training.data import ImageData, SplitName, calibration_batch
 from bitscout.training.recipe import Phase
 from bitscout.training.seeding import fork_rng, torch_generator
+from bitscout.training.strides import unit_strides
 
 __all__ = ["OnEpoch", "TrainHistory", "evaluate", "train"]
 
@@ -85,7 +86,7 @@ def train(
     steps = len(data.train) // batch_size
     losses, seconds = [], []
     _set_mode(model, phase)
-    with fork_rng(seed, data.device), _kernels(is_exact=False):
+    with fork_rng(seed, data.device), _kernels(is_exact=False), unit_strides(model):
         for epoch in range(phase.epochs):
             start = perf_counter()
             step_losses = torch.empty(steps, device=data.device)
