@@ -121,6 +121,13 @@ def test_labels_below_a_choice_exist_only_in_their_branch():
     assert np.mean([point["kind"] == 1 for point in points[15:]]) > 0.5
 
 
+def test_a_label_of_two_branches_exists_in_either():
+    shared = hp.uniform("rate", 0, 1)
+    space = hp.choice("kind", [["none"], ["slow", shared], ["fast", shared]])
+    for point in drawn(minimize(lambda p: len(p), space, 25, n_startup_jobs=10)):
+        assert ("rate" in point) == (point["kind"] in (1, 2))
+
+
 def test_failed_trials_and_losses_that_are_no_number_are_in_no_cluster():
     def objective(point):
         if point["seed"] == 0:

@@ -117,6 +117,7 @@ def test_numbers_of_good_ones_are_those_of_hyperopt_and_optuna():
     root = QuantileSplit(0.25, of_root=True)
     assert [n_good(root, n) for n in (20, 40, 100, 160)] == [2, 2, 3, 4]
     assert [n_good(QuantileSplit(), n) for n in (5, 20, 101, 1000)] == [1, 2, 11, 25]
+    assert n_good(QuantileSplit(1.0), 5) == 4, "one is left for the other side"
 
 
 @pytest.mark.parametrize(
