@@ -40,6 +40,7 @@ from bitscout.samplers import (
     EditDistanceSurrogate,
     FeasibleSampler,
     GaussianProcessSampler,
+    GuidedSampler,
     KMeansTPESampler,
     PaperSurrogate,
     RandomSearchSampler,
@@ -244,6 +245,11 @@ def build_sampler(components: Components) -> BaseSampler:
         return RandomSearchSampler(seed=seed, hooks=hooks)
     if section.name == "kmeans-tpe":
         return KMeansTPESampler(n_startup_trials=section.n_startup_trials, seed=seed, hooks=hooks)
+    if section.name == "guided":
+        guidance = components.guidance
+        assert guidance is not None, "the given network is measured before its search"
+        starts = np.array(guidance.starts(components.budget), dtype=np.int64)
+        return GuidedSampler(guidance.expected_loss, starts, seed=seed, hooks=hooks)
     if section.name != "bomp":
         sampler = optuna_sampler(section.name, seed)
         return sampler if hooks.violation is None else FeasibleSampler(sampler, hooks, seed=seed)

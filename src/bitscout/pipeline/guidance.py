@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitscout.core import Values
+from bitscout.core import Budget, Values
 from bitscout.errors import InfeasibleError
 from bitscout.pipeline.candidate_costs import CandidateCosts
 from bitscout.sensitivity import LossTable, allocate
@@ -27,6 +27,9 @@ __all__ = ["Guidance"]
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
+# Shares of a budget, or of the given network's size where there is none.
+LADDER: Final = (1.0, 0.97, 0.94, 0.9, 0.85)
+FREE_LADDER: Final = (1.0, 0.75, 0.5, 0.375, 0.25)
 # Rows that are costed at once: memory stays small for networks of a thousand layers.
 CHUNK: Final = 256
 # Costs that are the largest of several kinds of hardware are not quite sums: limits are lowered by
@@ -103,6 +106,35 @@ class Guidance:
             if all(known[name][0] <= limits[name] for name in names):
                 return point
         return None
+
+    def starts(self, budget: Budget) -> list[IndexArray]:
+        """Return the points a search begins with: the integer program along a ladder of budgets.
+
+        At the given widths within the whole budget, then within less of it; then within the whole
+        budget at every other width, wider networks having fewer bits. Without a budget the ladder
+        is one of sizes.
+
+        Returns:
+            Different points, each of shape ``(D,)``; none where no bits keep to the budget.
+        """
+        seed = self.space.seed_values()
+        limits = dict(budget.limits().values())
+        steps = LADDER
+        if not limits:
+            size = float(self.space.size_bits(self.space.seed_indices()[None])[0]) / 8
+            limits, steps = {"size_bytes": size}, FREE_LADDER
+        asked = [(seed, step) for step in steps]
+        widths = {choice for choice in self.space.choices if choice.kind == "architecture"}
+        for multiplier in self.space.widths:
+            others = {choice.name: multiplier for choice in widths}
+            asked.append(({**seed, **others}, steps[0]))
+        found: dict[bytes, IndexArray] = {}
+        for values, step in asked:
+            row = self.best_bits(values, {name: step * value for name, value in limits.items()})
+            if row is not None:
+                row = self.space.canonical_indices(row[None])[0]
+                found.setdefault(row.tobytes(), row)
+        return list(found.values())
 
     def _options(self) -> list[_Variable]:
         """Return one variable for each tie that has bits to choose: all its combinations."""
