@@ -5,13 +5,14 @@ import math
 
 import pytest
 import torch
+from tests.networks.zoo import IMAGE, ZOO, make
 from torch import nn
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from bitscout.errors import ConfigError, DataError, TrainingError, UnsupportedError
-from bitscout.networks import resnet
+from bitscout.networks import describe, resnet
 from bitscout.quantization import fold_batch_norm
 from bitscout.sensitivity import (
     CrossEntropy,
@@ -274,12 +275,14 @@ def test_batch_norm_is_folded_first():
         assert folded[layer.name].trace == pytest.approx(layer.trace, rel=1e-9)
 
 
-def test_a_norm_that_cannot_be_folded_stays_with_its_running_statistics():
-    net = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
-    x, y = data(16)
+def test_a_network_that_cannot_be_quantized_keeps_its_norms():
+    net = nn.Sequential(
+        nn.ConvTranspose2d(2, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 3)
+    )
+    net, (x, y) = randomized(net).eval(), data(16, (2, 2, 2))
     found = measure_sensitivity(net, x, y, estimator=EXACT)
     assert "Not every batch norm" in found.notes[0]
-    assert found["1"].trace == pytest.approx(exact_gauss_newton_traces(net.eval(), x)["1"])
+    assert found["3"].trace == pytest.approx(exact_gauss_newton_traces(net, x)["3"])
 
 
 class PastItsLayer(nn.Module):
@@ -300,13 +303,30 @@ class TimeFirst(nn.Module):
         return self.layer(x.reshape(len(x), 2, 2).transpose(0, 1)).tanh().mean(dim=0)
 
 
-@pytest.mark.parametrize("module", [PastItsLayer, TimeFirst])
-def test_a_network_that_cannot_be_watched_is_differentiated_image_by_image(module):
-    net, (x, y) = randomized(module()), data(8)
+def test_a_network_that_cannot_be_watched_is_differentiated_image_by_image():
+    net, (x, y) = randomized(TimeFirst()), data(8)
     found = measure_sensitivity(net, x, y, estimator=EXACT)
     assert "differentiated on its own" in found.notes[0]
     assert found["layer"].trace == pytest.approx(exact_gauss_newton_traces(net, x)["layer"])
     assert found["layer"].input_trace is None
+
+
+def test_computed_weights_count_as_they_are_used():
+    net, (x, y) = randomized(PastItsLayer()), data(8)
+    expected = exact_gauss_newton_traces(net, x)["layer"] / 4
+    found = measure_sensitivity(net, x, y, estimator=EXACT)
+    assert len(found.layers) == 1
+    assert found.layers[0].trace == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_layers_are_those_of_the_description_in_networks_of_many_kinds(name):
+    net = make(name)
+    x = torch.randn((2, *IMAGE), generator=generator())
+    found = measure_sensitivity(net, x, torch.tensor([0, 1]), estimator=EmpiricalFisher())
+    assert set(found.names) == {given.layer.name for given in describe(net, IMAGE).layers}
+    assert found.notes == ()
+    assert min(layer.trace for layer in found.layers) > 0
 
 
 @pytest.mark.parametrize("estimator", [GaussNewton(), Hutchinson(), EmpiricalFisher()])

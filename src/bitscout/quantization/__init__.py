@@ -4,6 +4,7 @@
 from bitscout.quantization.add import Add
 from bitscout.quantization.calibrate import calibrate
 from bitscout.quantization.config import QuantConfig
+from bitscout.quantization.convert import Converted, convert
 from bitscout.quantization.folding import fold_batch_norm
 from bitscout.quantization.kept import KeptInFloat, kept_in_float, scale_sites
 from bitscout.quantization.modules import (
@@ -51,6 +52,7 @@ __all__ = [
     "Add",
     "ByWidthActivationObserver",
     "ByWidthObserver",
+    "Converted",
     "KeptInFloat",
     "LayerOutputObserver",
     "LayerSite",
@@ -71,6 +73,7 @@ __all__ = [
     "WeightObserver",
     "WeightQuantizer",
     "calibrate",
+    "convert",
     "fake_quantize",
     "fixed_step",
     "fold_batch_norm",

@@ -30,7 +30,7 @@ from bitscout.core import LayerBits
 from bitscout.errors import ConfigError
 from bitscout.quantization import QuantConfig, QuantConv2d, QuantizedLayer, QuantLinear
 from bitscout.sensitivity.result import Sensitivity
-from bitscout.sensitivity.subject import folded_copy, quantizable_layers
+from bitscout.sensitivity.subject import prepared_copy
 
 __all__ = ["LossTable", "QuantizationErrors", "quantization_errors", "quantized_layer"]
 
@@ -147,8 +147,8 @@ def quantization_errors(
         DataError: If an input is not finite.
     """
     config, ordered = config or QuantConfig(), tuple(sorted(set(bits)))
-    copy, _ = folded_copy(module, images)
-    layers = quantizable_layers(copy)
+    copy = prepared_copy(module, images)
+    layers = copy.layers
     found = {name: np.zeros((2, len(ordered))) for name in layers}
 
     def watch(name: str, layer: _Layer, inputs: tuple[Tensor, ...]) -> None:
@@ -164,7 +164,7 @@ def quantization_errors(
         for name, layer in layers.items()
     ]
     try:
-        copy(images)
+        copy.module(images)
     finally:
         for handle in handles:
             handle.remove()

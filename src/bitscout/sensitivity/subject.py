@@ -12,10 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from bitscout.errors import ConfigError, DataError, TrainingError, UnsupportedError
-from bitscout.quantization import fold_batch_norm, layer_names
+from bitscout.quantization import convert, layer_names
 from bitscout.sensitivity.loss import CrossEntropy, Loss
 
-__all__ = ["Subject", "folded_copy", "full_precision", "quantizable_layers"]
+__all__ = ["Prepared", "Subject", "full_precision", "prepared_copy"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A copy of a network, ready to be measured.
+
+    Attributes:
+        module: The copy, no parameter requiring a gradient.
+        layers: Its convolutions and linears, by the names of a policy.
+        is_folded: Whether no batch norm is left.
+    """
+
+    module: nn.Module
+    layers: dict[str, nn.Conv2d | nn.Linear]
+    is_folded: bool
 
 
 @dataclass(frozen=True)
@@ -62,9 +77,16 @@ class Subject:
             TrainingError: If the loss is not finite.
         """
         _check_data(images, labels)
-        copy, is_folded = folded_copy(module, images)
-        found = quantizable_layers(copy, layers)
-        subject = cls(copy, found, images, labels, loss, is_folded)
+        copy = prepared_copy(module, images)
+        unknown = sorted(set(layers or ()) - set(copy.layers))
+        if unknown:
+            msg = (
+                f"There are no layers {', '.join(unknown)}; the network has "
+                f"{', '.join(copy.layers)}."
+            )
+            raise ConfigError(msg)
+        found = {n: m for n, m in copy.layers.items() if layers is None or n in layers}
+        subject = cls(copy.module, found, images, labels, loss, copy.is_folded)
         subject._check_loss()
         return subject
 
@@ -120,22 +142,42 @@ class Subject:
             raise TrainingError(msg)
 
 
-def folded_copy(module: nn.Module, images: Tensor) -> tuple[nn.Module, bool]:
-    """Return a copy of `module` in evaluation mode with batch norms folded, and whether all were.
+def prepared_copy(module: nn.Module, images: Tensor) -> Prepared:
+    """Return a copy of `module` in evaluation mode, and its layers.
 
-    Quantization acts on the folded weights, so their trace is the one that counts. A network
-    whose batch norms cannot all be folded is taken as it is, the norms with running statistics.
+    The copy is what quantization makes of the network before it quantizes: batch norms folded into
+    the layers in front of them, computed weights computed, layers that are functions made modules.
+    The weights of that copy are what is quantized, so their traces are the ones that count. A
+    network that cannot be quantized as a whole is taken as it is, batch norms with their running
+    statistics.
+
+    Raises:
+        ConfigError: If there is no convolution and no linear.
     """
-    copy = deepcopy(module).eval().requires_grad_(False)
-    first = next(copy.parameters(), None)
-    example = images[:2] if first is None else images[:2].to(first.device)
+    device = next((p.device for p in module.parameters()), images.device)
+    copy, paths = deepcopy(module).eval(), None
     try:
-        fold_batch_norm(copy, example)
+        converted = convert(copy, images[:2].to(device))
     except UnsupportedError:
-        copy = deepcopy(module).eval()
+        paths = {name: name for name in layer_names(copy)}
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        msg = f"The network does not run on images of {tuple(images.shape)}: {error}"
+        raise ConfigError(msg) from error
+    else:
+        copy = converted.root.eval()
+        # A batch norm that no layer absorbs is a layer of its own.
+        paths = {n: path for path, n in {**converted.layers, **converted.scales}.items()}
+    if not paths:
+        msg = (
+            f"{type(module).__name__} has no Conv2d or Linear, so there is nothing whose "
+            f"sensitivity could be measured."
+        )
+        raise ConfigError(msg)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     is_folded = not any(isinstance(child, norms) for child in copy.modules())
-    return copy.requires_grad_(False), is_folded
+    found = {name: copy.get_submodule(path) for name, path in paths.items()}
+    layers = {n: m for n, m in found.items() if isinstance(m, nn.Conv2d | nn.Linear)}
+    return Prepared(copy.requires_grad_(False), layers, is_folded)
 
 
 @contextmanager
@@ -170,31 +212,3 @@ def _check_data(images: Tensor, labels: Tensor) -> None:
     if not images.isfinite().all():
         msg = "The images hold NaN or infinite values; look at their preprocessing."
         raise DataError(msg)
-
-
-def quantizable_layers(
-    module: nn.Module, wanted: Sequence[str] | None = None
-) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Return the convolutions and linears of `module` by name, all or those `wanted`.
-
-    Raises:
-        ConfigError: If there are none, or one that is wanted is unknown.
-    """
-    names = layer_names(module)
-    if not names:
-        msg = (
-            f"{type(module).__name__} has no Conv2d or Linear, so there is nothing whose "
-            f"sensitivity could be measured."
-        )
-        raise ConfigError(msg)
-    unknown = sorted(set(wanted or ()) - set(names))
-    if unknown:
-        msg = f"There are no layers {', '.join(unknown)}; the network has {', '.join(names)}."
-        raise ConfigError(msg)
-    found = {}
-    for name in names:
-        layer = module.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        if wanted is None or name in wanted:
-            found[name] = layer
-    return found
