@@ -10,9 +10,10 @@ import sys
 import pytest
 
 import bitscout
-from bitscout.cli.catalog import entries
+from bitscout.cli.catalog import SEARCHED, entries
 from bitscout.cli.list_names import Kind
 from bitscout.errors import InfeasibleError
+from bitscout.networks import model_names
 from bitscout.pipeline import (
     FinalFinished,
     RunConfig,
@@ -298,9 +299,11 @@ def allowed(section, key):
 
 def test_every_name_a_configuration_allows_is_listed_and_no_other():
     assert set(entries("datasets")) == allowed(DatasetConfig, "name")
-    assert set(entries("spaces")) == allowed(SpaceConfig, "name")
+    assert set(entries("spaces")) == allowed(SpaceConfig, "name") | {"model"}
     assert set(entries("searchers")) == allowed(SearcherConfig, "name")
     assert list(entries("presets")) == preset_names()
+    assert set(SEARCHED) == set(model_names())
+    assert set(SEARCHED) <= set(entries("models"))
 
 
 def test_every_entry_has_a_description_in_one_sentence():

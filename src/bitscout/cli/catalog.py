@@ -14,10 +14,14 @@ __all__ = ["entries"]
 _NAMES: dict[str, dict[str, str]] = {
     "spaces": {
         "bomp": "MobileNetV2 blocks and the bits of every layer, Table I of BOMP-NAS.",
+        "model": "Bits and widths of a given network: space.model is its name or import path.",
     },
     "searchers": {
         "bomp": "Gaussian process with an upper confidence bound; searcher.surrogate is paper, "
         "edit-distance or scaled.",
+        "guided": "Of given networks: an integer program's solutions, then exchanges that a "
+        "Gaussian process with the layers' sensitivities as prior believes in.",
+        "kmeans-tpe": "Parzen estimators of the best and the worst cluster of trials.",
         "random": "Uniform over the space, without repetitions.",
         "tpe": "Optuna's tree-structured Parzen estimator.",
         "gp": "Optuna's Gaussian process.",
@@ -34,6 +38,11 @@ _NAMES: dict[str, dict[str, str]] = {
 }
 
 
+# Built-in networks that are modules and can be searched; the others are tables of layers.
+SEARCHED = ("mobilenet_v1", "mobilenet_v2", "resnet18", "resnet20", "resnet50", "resnet8")
+_MODULES = {"resnet8": "ResNet-8 with projections in its shortcuts, small images"}
+
+
 def entries(kind: str) -> dict[str, str]:
     """Return name and description of everything of `kind`.
 
@@ -46,7 +55,9 @@ def entries(kind: str) -> dict[str, str]:
         # NumPy, and what other packages announce: only where it is asked for.
         from bitscout.hardware import REFERENCE_NETWORKS, hardware_names
 
-        found = hardware_names() if kind == "hardware" else REFERENCE_NETWORKS
+        found = hardware_names() if kind == "hardware" else {**REFERENCE_NETWORKS, **_MODULES}
+        if kind == "models":
+            found = {n: t if n in SEARCHED else f"{t}; costs only" for n, t in found.items()}
         return {name: f"{text.rstrip('.')}." for name, text in sorted(found.items())}
     return _NAMES[kind]
 
