@@ -65,11 +65,11 @@ def entries(kind: str) -> dict[str, str]:
 def _presets() -> dict[str, str]:
     """Return the presets in the package with the first sentence of each file's first comment."""
     found = {}
-    for entry in sorted((resources.files("bitscout") / "presets").iterdir(), key=str):
+    for entry in (resources.files("bitscout") / "presets").iterdir():
         if entry.name.endswith(".yaml"):
             text = entry.read_text(encoding="utf-8")
             found[entry.name.removesuffix(".yaml")] = _first_sentence(text)
-    return found
+    return dict(sorted(found.items()))
 
 
 def _first_sentence(text: str) -> str:
