@@ -148,17 +148,25 @@ class Acquisition:
     scalarization: Scalarization
     beta: float
 
+    def values(self, points: Points) -> FloatArray:
+        """Return the bound at `points`, shape ``(n,)``; smaller is better."""
+        return self._values(points)[0]
+
     def order(self, points: Points) -> NDArray[np.int64]:
         """Return the positions of `points`, most promising first.
 
         Ties, as when all observations agree, go to the most uncertain point, then to the first.
         """
-        pairs = [objective.bound(points, self.beta) for objective in self.objectives]
-        bounds = self.scalarization(np.stack([bound for bound, _ in pairs], axis=1))
-        deviation = np.sum([deviation for _, deviation in pairs], axis=0)
+        bounds, deviation = self._values(points)
         return np.lexsort((-deviation, bounds))
 
     def with_liars(self, points: Points) -> Acquisition:
         """Return the acquisition that expects bad results at `points`."""
         objectives: Sequence[ObjectiveModel] = [o.with_liars(points) for o in self.objectives]
         return Acquisition(tuple(objectives), self.scalarization, self.beta)
+
+    def _values(self, points: Points) -> tuple[FloatArray, FloatArray]:
+        """Return scalarized bounds, and the summed deviations of the models."""
+        pairs = [objective.bound(points, self.beta) for objective in self.objectives]
+        bounds = self.scalarization(np.stack([bound for bound, _ in pairs], axis=1))
+        return bounds, np.asarray(np.sum([deviation for _, deviation in pairs], axis=0))

@@ -16,7 +16,14 @@ from bitscout.samplers.design_space import DesignSpace
 from bitscout.samplers.surrogates import check_positive
 from bitscout.samplers.vector_surrogates import VectorModel
 
-__all__ = ["GradientProposal", "PoolProposal", "Proposal", "Question"]
+__all__ = [
+    "GradientProposal",
+    "PoolProposal",
+    "Proposal",
+    "Question",
+    "is_listed",
+    "neighbours",
+]
 
 FloatArray = NDArray[np.float64]
 # A choice of more values than this, or a continuous one, has neighbours drawn, not listed.
@@ -101,7 +108,7 @@ class PoolProposal:
             _mutants(space, incumbents, self.n_mutants, rng),
         )
         row = question.best(np.concatenate(pool))
-        return row if _is_listed(space).all() else _refine(question, row)
+        return row if is_listed(space).all() else _refine(question, row)
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ def neighbours(space: DesignSpace, row: FloatArray, rng: np.random.Generator) ->
     All of them where the choices can be listed; of the others some at random, half of them
     near. Not canonical.
     """
-    n_values, listed = space.encoding.n_values, _is_listed(space)
+    n_values, listed = space.encoding.n_values, is_listed(space)
     columns = [np.full(n_values[d] - 1, d) for d in np.flatnonzero(listed)]
     entries = [np.delete(np.arange(n_values[d]), int(row[d])) for d in np.flatnonzero(listed)]
     dims = np.concatenate([np.empty(0, dtype=np.int64), *columns]).astype(np.int64)
@@ -185,7 +192,7 @@ def _mutants(
 def _refine(question: Question, row: FloatArray) -> FloatArray:
     """Return the best point found by perturbing the choices of `row` that cannot be listed."""
     space, rng = question.space, question.rng
-    free = ~_is_listed(space)
+    free = ~is_listed(space)
     for radius in REFINEMENT_RADII:
         unit = np.repeat(space.encoding.unit(row[None]), N_REFINEMENTS, axis=0)
         unit[:, free] += radius * rng.normal(size=(N_REFINEMENTS, int(free.sum())))
@@ -194,7 +201,8 @@ def _refine(question: Question, row: FloatArray) -> FloatArray:
     return row
 
 
-def _is_listed(space: DesignSpace) -> NDArray[np.bool_]:
+def is_listed(space: DesignSpace) -> NDArray[np.bool_]:
+    """Return for each choice whether its values are few enough to be listed, shape ``(D,)``."""
     n_values = space.encoding.n_values
     return np.asarray((n_values > 0) & (n_values <= MAX_LISTED_VALUES))
 
