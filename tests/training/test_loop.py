@@ -146,6 +146,25 @@ def test_two_steps_are_adam_with_coupled_decay_by_hand(make_data):
     torch.testing.assert_close(model[1].bias.double(), parameters[1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bits", [2, 8])
+def test_adam_moves_learned_steps_by_a_share_of_their_size(make_data, bits):
+    data = make_data(n=16, n_classes=4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+    images = data.normalizer()(data.train.images)
+    config = QuantConfig(learn_weight_steps=True, learn_act_steps=True, exact_steps=False)
+    quantized = post_training_quantize(model, QuantPolicy.uniform(["1"], bits), images, config)
+    steps = [p for name, p in quantized.named_parameters() if name.endswith("scale")]
+    before = [p.detach().clone() for p in steps]
+    phase = replace(QUIET, optimizer="adam", lr=0.01).qaft_phase()
+    train(quantized, data, replace(phase, peak_lr=0.01), seed=0, device="cpu")
+    # Adam's first step is its rate, here in the middle of the cycle, times the sign.
+    rate = 0.01 * OneCycle()(0.5)
+    assert len(steps) == 2
+    for after, old in zip(steps, before, strict=True):
+        moved = (after - old).abs() / old.mean()
+        torch.testing.assert_close(moved, torch.full_like(moved, rate), rtol=1e-3, atol=0)
+
+
 def test_the_loss_of_constant_logits_is_the_smoothed_entropy(make_data):
     logits = [2.0, 0.0, 0.0, 0.0]
     recipe = replace(QUIET, lr=1e-12, label_smoothing=0.1, batch_size=64)

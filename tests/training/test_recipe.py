@@ -89,6 +89,21 @@ def test_adam_is_that_of_the_kmeans_tpe_paper():
     assert (given.peak_lr, given.weight_decay) == (0.003, 0.0)
 
 
+def test_norms_that_live_are_fine_tuned_at_a_higher_rate():
+    frozen, revived = Recipe().qaft_phase(), Recipe(revive_norms=True).qaft_phase()
+    assert (frozen.batch_norm, revived.batch_norm) == ("frozen", "revived")
+    assert frozen.peak_lr == pytest.approx(0.02)
+    assert revived.peak_lr == pytest.approx(0.05)
+    given = Recipe(revive_norms=True, qaft_lr_fraction=0.5).qaft_phase()
+    assert given.peak_lr == pytest.approx(0.1)
+
+
+def test_fine_tuning_by_adam_is_the_training_of_the_kmeans_tpe_paper():
+    phase = Recipe(optimizer="adam", revive_norms=True, qaft_epochs=90).qaft_phase()
+    assert (phase.peak_lr, phase.schedule, phase.weight_decay) == (0.01, OneCycle(), 1e-4)
+    assert Recipe(optimizer="adam").qaft_phase().peak_lr == pytest.approx(0.001)
+
+
 def test_one_cycle_is_pytorchs():
     n_steps = 10_000
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)

@@ -39,6 +39,7 @@ from bitscout.quantization.packing import pack_bits, packed_size, unpack_bits
 from bitscout.quantization.per_tensor import PowerOfTwoPerTensorObserver
 from bitscout.quantization.prepare import (
     layer_names,
+    learned_steps,
     parameter_groups,
     post_training_quantize,
     prepare,
@@ -83,6 +84,7 @@ __all__ = [
     "layer_names",
     "layer_sites",
     "learned_step",
+    "learned_steps",
     "pack_bits",
     "packed_size",
     "parameter_groups",

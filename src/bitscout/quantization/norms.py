@@ -14,7 +14,7 @@ and ``h = m + b``: the same function at first. It makes the size of the weights 
 channel's is set to that of a fresh network. After the training it is folded: weights and steps
 are multiplied by ``g / sqrt(v + eps)``, rounded as steps are, so that the codes stay.
 
-What it is worth: docs/adr/0013-low-bit-fine-tuning.md.
+What it is worth: docs/adr/0014-low-bit-fine-tuning.md.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ from bitscout.quantization.modules import (
     QuantLinear,
     QuantModule,
 )
+from bitscout.quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from bitscout.quantization.survey import layer_sites
 
-__all__ = ["layer_names", "parameter_groups", "post_training_quantize", "prepare"]
+__all__ = ["layer_names", "learned_steps", "parameter_groups", "post_training_quantize", "prepare"]
 
 _POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _LAYERS = (nn.Conv2d, nn.Linear)
@@ -136,6 +137,16 @@ def _check_policy(policy: QuantPolicy, converted: Converted) -> None:
     norms = {*converted.scales.values()}
     layers = QuantPolicy({name: bits for name, bits in policy.items() if name not in norms})
     layers.check_covers(list(converted.layers.values()))
+
+
+def learned_steps(module: nn.Module) -> list[nn.Parameter]:
+    """Return the steps that are trained, a part of the others in `parameter_groups`."""
+    quantizers = (WeightQuantizer, ActivationQuantizer)
+    return [
+        part.scale
+        for part in module.modules()
+        if isinstance(part, quantizers) and isinstance(part.scale, nn.Parameter)
+    ]
 
 
 def _is_joint(module: nn.Module) -> bool:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bitscout.errors import ConfigError, DataError, TrainingError
+from bitscout.errors import DataError, TrainingError
 from bitscout.quantization import fold_norms, parameter_groups, revive_norms
 from bitscout.training.augment import Augmenter, default_shift
 from bitscout.training.data import ImageData, SplitName, calibration_batch
+from bitscout.training.optimizer import make_optimizer, set_lr
 from bitscout.training.recipe import Phase
 from bitscout.training.seeding import fork_rng, torch_generator
 from bitscout.training.strides import unit_strides
@@ -23,7 +24,6 @@ from bitscout.training.strides import unit_strides
 __all__ = ["OnEpoch", "TrainHistory", "evaluate", "train"]
 
 NORM_IMAGES = 512  # For the first statistics of revived norms; the training replaces them.
-ADAM_BETA_2 = 0.999  # PyTorch's.
 
 OnEpoch = Callable[[int, int, float, float], None]
 """Called with (epoch from 1, number of epochs, mean loss, seconds of this epoch)."""
@@ -79,8 +79,8 @@ def train(
     if phase.batch_norm == "revived":
         revive_norms(model, calibration_batch(data, NORM_IMAGES, seed=seed))
     augmenter = _augmenter(data, phase)
-    weights, others = parameter_groups(model)
-    optimizer = _optimizer(weights, others, phase)
+    optimizer = make_optimizer(model, phase)
+    parameters = [p for group in parameter_groups(model) for p in group]
     generator = torch_generator(seed, data.device)
     batch_size = min(phase.batch_size, len(data.train))
     steps = len(data.train) // batch_size
@@ -91,7 +91,7 @@ def train(
             start = perf_counter()
             step_losses = torch.empty(steps, device=data.device)
             for step, rows in enumerate(_batches(data, batch_size, generator)):
-                _set_lr(optimizer, phase, (epoch * steps + step + 0.5) / (phase.epochs * steps))
+                set_lr(optimizer, phase, (epoch * steps + step + 0.5) / (phase.epochs * steps))
                 images, labels = augmenter(rows, generator), data.train.labels[rows]
                 with _autocast(data.device, phase):
                     logits = model(images)
@@ -101,7 +101,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
                 if phase.max_grad_norm is not None:
-                    nn.utils.clip_grad_norm_(weights + others, phase.max_grad_norm)
+                    nn.utils.clip_grad_norm_(parameters, phase.max_grad_norm)
                 optimizer.step()
                 step_losses[step] = loss.detach()  # No transfer: read once per epoch.
             losses.append(_mean_loss(step_losses, epoch, phase))
@@ -172,29 +172,6 @@ def _augmenter(data: ImageData, phase: Phase) -> Augmenter:
     return Augmenter(data, flip=flip, shift=shift)
 
 
-def _optimizer(
-    weights: list[nn.Parameter], others: list[nn.Parameter], phase: Phase
-) -> torch.optim.Optimizer:
-    if not weights and not others:
-        msg = "The network has no trainable parameters."
-        raise ConfigError(msg)
-    groups = [
-        {"params": weights, "weight_decay": phase.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if phase.optimizer == "adam":
-        betas = (phase.momentum, ADAM_BETA_2)
-        return torch.optim.Adam(groups, lr=phase.peak_lr, betas=betas, fused=True)
-    return torch.optim.SGD(
-        groups,
-        lr=phase.peak_lr,
-        momentum=phase.momentum,
-        nesterov=True,
-        fused=True,  # Up to 13 % of a small step, else within noise: benchmarks/training_loop.py.
-    )
-
-
 def _move(model: nn.Module, device: torch.device | str) -> None:
     model.to(device=torch.device(device))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
@@ -206,11 +183,6 @@ def _set_mode(model: nn.Module, phase: Phase) -> None:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, phase: Phase, progress: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = phase.peak_lr * phase.schedule(progress)
 
 
 def _batches(data: ImageData, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

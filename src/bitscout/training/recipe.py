@@ -40,6 +40,11 @@ FLOAT_MAX_GRAD_NORM = 2.0
 # rates works (measured in benchmarks/training_recipe.py).
 QAFT_MAX_GRAD_NORM = 1.0
 
+# With batch norms folded and frozen, a rate of 0.02 a batch of 128 was the best at 4 bits and
+# within noise of the best at 3 (same benchmark, where it is 5 % of 0.4). With them alive it is as
+# good from 0.05 to 0.15 at 2 bits, and worse at 0.02 (docs/adr/0014-low-bit-fine-tuning.md).
+FROZEN_SHARE, REVIVED_SHARE = 0.1, 0.25
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -98,13 +103,14 @@ class Recipe:
         weight_decay: At least 0; `None` is 5e-4 for SGD, 1e-4 for Adam.
         label_smoothing: In ``[0, 1)``.
         warmup: Share of the float training in which the rate rises, in ``[0, 1)``; for SGD.
-        qaft_lr_fraction: Peak rate of QAFT as a share of the float peak, in ``(0, 1]``. The
-            default, a rate of 0.02 a batch of 128, was the best at 4 bits and within noise of the
-            best at 3 (same benchmark, where it is 5 % of 0.4).
+        qaft_lr_fraction: Peak rate of QAFT as a share of the float peak, in ``(0, 1]``; `None`
+            is 0.1, a quarter with revived norms, and all of it where those are trained by Adam.
         flip: Mirror images; `None` leaves it to the data set.
         shift: Largest shift in pixels; `None` is an eighth of the shorter edge.
         optimizer: ``"sgd"``, or ``"adam"`` with `OneCycle` and weight decay added to the gradient
             (`torch.optim.Adam`), as the paper of k-means TPE.
+        revive_norms: Fine-tune with batch norms that are alive, see
+            `bitscout.quantization.revive_norms`, not folded and frozen.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -122,10 +128,11 @@ class Recipe:
     weight_decay: float | None = None
     label_smoothing: float = 0.1
     warmup: float = 0.2
-    qaft_lr_fraction: float = 0.1
+    qaft_lr_fraction: float | None = None
     flip: bool | None = None
     shift: int | None = None
     optimizer: OptimizerName = "sgd"
+    revive_norms: bool = False
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
@@ -146,7 +153,7 @@ class Recipe:
         if not 0 <= self.label_smoothing < 1:
             msg = f"`label_smoothing` must be in [0, 1), got {self.label_smoothing}."
             raise ConfigError(msg)
-        if not 0 < self.qaft_lr_fraction <= 1:
+        if not 0 < self.qaft_share <= 1:
             msg = f"`qaft_lr_fraction` must be in (0, 1], got {self.qaft_lr_fraction}."
             raise ConfigError(msg)
         if self.optimizer not in get_args(OptimizerName):
@@ -168,6 +175,15 @@ class Recipe:
             return self.weight_decay
         return ADAM_WEIGHT_DECAY if self.optimizer == "adam" else SGD_WEIGHT_DECAY
 
+    @property
+    def qaft_share(self) -> float:
+        """Peak rate of QAFT as a share of the float peak."""
+        if self.qaft_lr_fraction is not None:
+            return self.qaft_lr_fraction
+        if not self.revive_norms:
+            return FROZEN_SHARE
+        return 1.0 if self.optimizer == "adam" else REVIVED_SHARE
+
     def float_phase(self) -> Phase:
         """Return the training of the float network from its initial weights."""
         return Phase(
@@ -188,20 +204,21 @@ class Recipe:
         )
 
     def qaft_phase(self) -> Phase:
-        """Return the fine-tuning of the quantized network: frozen statistics, small rate."""
+        """Return the fine-tuning of the quantized network, at a smaller rate."""
+        is_adam = self.optimizer == "adam"
         return Phase(
             name="qaft",
             epochs=self.qaft_epochs,
             batch_size=self.batch_size,
-            peak_lr=self.peak_lr * self.qaft_lr_fraction,
-            schedule=Cosine(),
+            peak_lr=self.peak_lr * self.qaft_share,
+            schedule=OneCycle() if is_adam else Cosine(),
             momentum=self.momentum,
             weight_decay=self.decay,
             label_smoothing=self.label_smoothing,
             max_grad_norm=QAFT_MAX_GRAD_NORM,
             flip=self.flip,
             shift=self.shift,
-            batch_norm="frozen",
+            batch_norm="revived" if self.revive_norms else "frozen",
             precision="float32",
             optimizer=self.optimizer,
         )
