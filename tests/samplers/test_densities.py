@@ -7,9 +7,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from scipy.stats import chisquare
 
 from bitscout.errors import ConfigError
-from bitscout.samplers import MixtureParzen, ProductParzen
+from bitscout.samplers import MixtureParzen, ParzenBySpace, ProductParzen
 from bitscout.samplers.encoding import Encoding
+from bitscout.samplers.mixture_parzen import MixtureDensity
 from bitscout.samplers.parzen import fit_parzen
+from bitscout.samplers.product_parzen import ProductDensity
 
 DISCRETE = {
     "bits": IntDistribution(0, 3),
@@ -27,6 +29,7 @@ ESTIMATORS = {
     "ordinal": ProductParzen(),
     "categorical": ProductParzen("categorical"),
     "mixture": MixtureParzen(),
+    "by space": ParzenBySpace(),
 }
 
 
@@ -140,3 +143,15 @@ def test_log_integers_are_modelled_on_the_logarithmic_axis():
 def test_numbers_out_of_range_are_refused(make):
     with pytest.raises(ConfigError, match="must be > 0"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"bits": IntDistribution(0, 4)}, ProductDensity),
+        ({"bits": IntDistribution(0, 4), "many": IntDistribution(0, 99)}, MixtureDensity),
+        ({"bits": IntDistribution(0, 4), "x": FloatDistribution(0, 1)}, MixtureDensity),
+    ],
+)
+def test_the_estimator_follows_the_space(space, expected):
+    assert isinstance(fitted(ParzenBySpace(), space, 5)[1], expected)

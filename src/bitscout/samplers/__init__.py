@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searchers, each an Optuna `BaseSampler` that works in anyone's study."""
 
-from bitscout.samplers.densities import MixtureParzen, ProductParzen
 from bitscout.samplers.design_space import FeasibilitySearch, search_feasible
 from bitscout.samplers.dual_ascent import DualAscent
 from bitscout.samplers.edit_distance import Descriptors, edit_distances
@@ -13,9 +12,11 @@ from bitscout.samplers.guided_sampler import GuidedSampler
 from bitscout.samplers.hooks import SpaceHooks
 from bitscout.samplers.hyperopt_suggest import kmeans_tpe_suggest
 from bitscout.samplers.kmeans_tpe import KMeansTPESampler
+from bitscout.samplers.mixture_parzen import MixtureParzen, ParzenBySpace
 from bitscout.samplers.observation_split import ClusterSplit, QuantileSplit
 from bitscout.samplers.per_trial import OPTUNA_SAMPLERS, PerTrialSampler, optuna_sampler
 from bitscout.samplers.prior_surrogate import PriorSurrogate
+from bitscout.samplers.product_parzen import ProductParzen
 from bitscout.samplers.proposal import GradientProposal, PoolProposal, Proposal
 from bitscout.samplers.random_sampler import RandomSearchSampler
 from bitscout.samplers.ratio_selection import IndependentSelection, JointSelection
@@ -39,6 +40,7 @@ __all__ = [
     "KMeansTPESampler",
     "MixtureParzen",
     "PaperSurrogate",
+    "ParzenBySpace",
     "PerTrialSampler",
     "Points",
     "PoolProposal",

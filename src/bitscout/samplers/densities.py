@@ -17,34 +17,27 @@ densities has no unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
-from scipy.special import logsumexp
 
+from bitscout.errors import ConfigError
 from bitscout.samplers.encoding import Encoding
-from bitscout.samplers.parzen import (
-    MAX_NARROWING,
-    Mixtures,
-    fit_parzen,
-    forgetting_weights,
-    pseudo_counts,
-)
-from bitscout.samplers.surrogates import check_positive
+from bitscout.samplers.parzen import Mixtures
 
 __all__ = [
     "Density",
     "DensityEstimator",
     "Layout",
-    "MixtureDensity",
-    "MixtureParzen",
-    "ProductDensity",
-    "ProductParzen",
+    "Priors",
+    "cell_masses",
+    "drawn",
+    "priors_of",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -146,185 +139,6 @@ class Layout:
         return rows
 
 
-@dataclass(frozen=True)
-class ProductDensity:
-    """A product of one-dimensional densities.
-
-    Attributes:
-        layout: The columns.
-        table: Probabilities of the tabled choices, ``(C, K)``, 0 beyond their values.
-        mixtures: Densities of the free choices on the unit axis, `F` of them.
-    """
-
-    layout: Layout
-    table: FloatArray
-    mixtures: Mixtures
-
-    def sample(self, rng: np.random.Generator, n: int) -> FloatArray:
-        """Return `n` rows drawn from it, ``(n, D)``."""
-        indices = drawn(np.cumsum(self.table, axis=1), rng.random((n, len(self.table))))
-        return self.layout.rows(indices, self.mixtures.sample(rng, n))
-
-    def log_density(self, rows: FloatArray) -> FloatArray:
-        """Return the logarithm of the density at `rows`, shape ``(n,)``."""
-        return np.asarray(self.log_marginals(rows).sum(axis=1))
-
-    def log_marginals(self, rows: FloatArray) -> FloatArray:
-        """Return the logarithm of each choice's own density at `rows`, shape ``(n, D)``."""
-        layout, result = self.layout, np.empty(rows.shape)
-        indices = rows[:, layout.tabled].astype(np.int64)
-        result[:, layout.tabled] = self.table[np.arange(len(self.table)), indices]
-        if len(layout.free):
-            lower, upper = layout.cells(rows)
-            mass = self.mixtures.mass(lower, upper)
-            is_continuous = layout.is_continuous
-            if is_continuous.any():
-                mass = np.where(is_continuous, self.mixtures.density(lower), mass)
-            result[:, layout.free] = mass
-        return np.asarray(np.log(result))
-
-
-@dataclass(frozen=True)
-class ProductParzen:
-    """HyperOpt's estimators, each choice on its own.
-
-    Attributes:
-        estimator: ``ordinal`` puts normals on the index of an ordered choice, the literal
-            ``fit_gaussian`` of the paper; ``categorical`` counts values. Optuna's categorical
-            distributions are always counted.
-        n_full: Number of newest observations that are not forgotten, HyperOpt's 25; `None`
-            forgets nothing. The paper does not speak of it, but integrates into HyperOpt.
-        prior_weight: Weight of the prior against one observation, > 0.
-
-    Raises:
-        ConfigError: If a number is not positive.
-    """
-
-    estimator: Literal["ordinal", "categorical"] = "ordinal"
-    n_full: int | None = 25
-    prior_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Reject numbers that are not positive."""
-        check_positive("prior_weight", self.prior_weight)
-        check_positive("n_full", 1 if self.n_full is None else self.n_full)
-
-    def layout(self, encoding: Encoding, priors: Priors) -> Layout:
-        """Return which columns are tabled."""
-        return Layout.of(encoding, count_all=self.estimator == "categorical", with_prior=priors)
-
-    def fit(self, layout: Layout, rows: FloatArray, priors: Priors) -> ProductDensity:
-        """Return the density of `rows`, oldest first, ``(n, D)`` with any `n`; deterministic."""
-        w = forgetting_weights(len(rows), self.n_full)
-        unit = layout.encoding.unit(rows)
-        mixtures = fit_parzen(unit, w, low=0.0, high=1.0, prior_weight=self.prior_weight)
-        tabled = mixtures.columns(layout.tabled)
-        masses = cell_masses(layout, tabled, priors)
-        table = np.tensordot(tabled.weights, masses, axes=1)
-        for c, d in enumerate(layout.tabled.tolist()):
-            if layout.counted[d]:
-                n_values = int(layout.encoding.n_values[d])
-                prior = priors.get(d, np.full(n_values, 1.0 / n_values))
-                indices = rows[:, d].astype(np.int64)
-                counts = pseudo_counts(indices, w, prior, prior_weight=self.prior_weight)
-                table[c, :n_values] = counts
-        table /= table.sum(axis=1, keepdims=True)
-        return ProductDensity(layout, table, mixtures.columns(layout.free))
-
-
-@dataclass(frozen=True)
-class MixtureDensity:
-    """A mixture whose components are products over the choices: it knows what goes together.
-
-    Attributes:
-        layout: The columns.
-        weights: Weights of the components, ``(m,)``.
-        tables: Kernels of the tabled choices, ``(m, C, K)``, each summing to 1.
-        kernels: Kernels of the free choices, each truncated by itself.
-    """
-
-    layout: Layout
-    weights: FloatArray
-    tables: FloatArray
-    kernels: Mixtures
-
-    def sample(self, rng: np.random.Generator, n: int) -> FloatArray:
-        """Return `n` rows drawn from it, ``(n, D)``."""
-        component = drawn(np.cumsum(self.weights)[None], rng.random((n, 1)))[:, 0]
-        u = rng.random((n, len(self.layout.tabled)))
-        indices = drawn(np.cumsum(self.tables, axis=2)[component], u)
-        repeated = np.repeat(component[:, None], len(self.layout.free), axis=1)
-        return self.layout.rows(indices, self.kernels.sample_components(rng, repeated))
-
-    def log_density(self, rows: FloatArray) -> FloatArray:
-        """Return the logarithm of the density at `rows`, shape ``(n,)``."""
-        layout = self.layout
-        indices = rows[:, layout.tabled].astype(np.int64)
-        with np.errstate(divide="ignore"):
-            # A kernel's tail may underflow to 0; the prior's never does.
-            parts = np.log(self.tables[:, np.arange(indices.shape[1]), indices]).sum(axis=2).T
-            if len(layout.free):
-                lower, upper = layout.cells(rows)
-                kernels = self.kernels
-                mass = kernels.component_cdf(upper) - kernels.component_cdf(lower)
-                z = (lower[:, None, :] - kernels.means) / kernels.sigmas
-                bells = np.exp(-0.5 * z**2) / (np.sqrt(2 * np.pi) * kernels.sigmas)
-                values = np.where(layout.is_continuous, bells, mass) / kernels.accepted
-                parts = parts + np.log(values).sum(axis=2)
-        return np.asarray(logsumexp(parts + np.log(self.weights), axis=1))
-
-
-@dataclass(frozen=True)
-class MixtureParzen:
-    """A multivariate estimator: one kernel an observation, over all choices at once.
-
-    Widths follow Scott's rule, ``bandwidth n^(-1 / (D + 4))`` of the range, at least the narrowest
-    of `fit_parzen`, as in Optuna's multivariate TPE.
-
-    Attributes:
-        bandwidth: Width at one observation, in ranges, > 0.
-        n_full: Number of newest observations that are not forgotten; `None` forgets nothing.
-        prior_weight: Weight of the prior against one observation, > 0.
-
-    Raises:
-        ConfigError: If a number is not positive.
-    """
-
-    bandwidth: float = 0.2
-    n_full: int | None = 25
-    prior_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Reject numbers that are not positive."""
-        check_positive("bandwidth", self.bandwidth)
-        check_positive("prior_weight", self.prior_weight)
-        check_positive("n_full", 1 if self.n_full is None else self.n_full)
-
-    def layout(self, encoding: Encoding, priors: Priors) -> Layout:
-        """Return which columns are tabled."""
-        return Layout.of(encoding, with_prior=priors)
-
-    def fit(self, layout: Layout, rows: FloatArray, priors: Priors) -> MixtureDensity:
-        """Return the density of `rows`, oldest first, ``(n, D)`` with any `n`; deterministic."""
-        n, n_columns = rows.shape
-        w = np.concatenate(([self.prior_weight], forgetting_weights(n, self.n_full)))
-        means = np.concatenate((np.full((1, n_columns), 0.5), layout.encoding.unit(rows)))
-        width = self.bandwidth * max(n, 1) ** (-1.0 / (n_columns + 4))
-        sigmas = np.full_like(means, max(width, 1.0 / min(MAX_NARROWING, n + 2)))
-        sigmas[0] = 1.0
-        kernels = Mixtures(w / w.sum(), means, sigmas, 0.0, 1.0)
-        tables = cell_masses(layout, kernels.columns(layout.tabled), priors)
-        for c, d in enumerate(layout.tabled.tolist()):
-            if layout.counted[d]:
-                n_values = int(layout.encoding.n_values[d])
-                # One count for the observed category, and the prior's share of one for each.
-                tables[1:, c, :n_values] = self.prior_weight / max(n, 1)
-                tables[np.arange(1, n + 1), c, rows[:, d].astype(np.int64)] += 1.0
-                tables[0, c, :n_values] = priors.get(d, np.full(n_values, 1.0 / n_values))
-        tables /= tables.sum(axis=2, keepdims=True)
-        return MixtureDensity(layout, kernels.weights, tables, kernels.columns(layout.free))
-
-
 def cell_masses(layout: Layout, tabled: Mixtures, priors: Priors) -> FloatArray:
     """Return the mass of each component in the cells of the tabled choices, ``(m, C, K)``.
 
@@ -349,3 +163,24 @@ def drawn(cumulative: FloatArray, u: FloatArray) -> IndexArray:
     # The largest `u` may round to the end; values that pad a table have no share.
     last = (cumulative < cumulative[..., -1:]).sum(axis=-1)
     return np.asarray(np.minimum(reached.sum(axis=-1), last))
+
+
+def priors_of(log_prior: Mapping[str, Sequence[float]], encoding: Encoding) -> Priors:
+    """Return the prior probabilities of the values, by column.
+
+    Raises:
+        ConfigError: If a name is unknown or has not one number a value.
+    """
+    priors: dict[int, FloatArray] = {}
+    for name, logs in log_prior.items():
+        d = encoding.names.index(name) if name in encoding.names else -1
+        n_values = int(encoding.n_values[d]) if d >= 0 else 0
+        if len(logs) != n_values or not np.isfinite(logs).all():
+            msg = (
+                f"`log_prior[{name!r}]` must have one finite number for each of the choice's "
+                f"{n_values} values, got {len(logs)}. The choices are {encoding.names}."
+            )
+            raise ConfigError(msg)
+        weights = np.exp(np.asarray(logs, dtype=float) - np.max(logs))
+        priors[d] = weights / weights.sum()
+    return priors

@@ -21,8 +21,9 @@ from optuna.distributions import (
 )
 
 from bitscout.errors import ConfigError, UnsupportedError
-from bitscout.samplers.densities import Density, DensityEstimator, Priors, ProductDensity
+from bitscout.samplers.densities import Density, DensityEstimator, Priors
 from bitscout.samplers.encoding import Encoding
+from bitscout.samplers.product_parzen import ProductDensity
 from bitscout.samplers.ratio_selection import NEEDS_PRODUCT
 
 __all__ = ["ConditionalDensity", "HyperoptSpace"]

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from bitscout.core import child_rng
 from bitscout.errors import UnsupportedError
-from bitscout.samplers.densities import DensityEstimator, ProductParzen
+from bitscout.samplers.densities import DensityEstimator
 from bitscout.samplers.design_space import DesignSpace
 from bitscout.samplers.hooks import SpaceHooks
 from bitscout.samplers.hyperopt_space import ConditionalDensity, HyperoptSpace
 from bitscout.samplers.observation_split import ClusterSplit, SplitRule
+from bitscout.samplers.product_parzen import ProductParzen
 from bitscout.samplers.ratio_selection import JointSelection, RatioQuestion, Selection
 
 __all__ = ["kmeans_tpe_suggest"]
