@@ -30,7 +30,10 @@ class TrainingConfig(Section):
         batch_size: Images a step.
         optimizer: ``sgd``, or ``adam`` with one cycle and weight decay added to the gradient.
         lr: Peak learning rate; null takes 0.2 * batch_size / 128, with Adam 0.01.
-        qaft_lr_fraction: Peak rate of the fine-tuning as a share of `lr`.
+        qaft_lr_fraction: Peak rate of the fine-tuning as a share of `lr`; null takes a tenth, with
+            revived norms a quarter, with those and Adam all of it.
+        revive_norms: Fine-tune with batch norms that live, and fold them at the end; null does so
+            for given networks, and has them folded and frozen for others.
         weight_decay: Of convolution and linear weights; null takes 5e-4, with Adam 1e-4.
         flip: Mirror training images; null leaves it to the data set (digits: no).
         shift: Shift training images by up to this many pixels; null is an eighth of the edge.
@@ -41,7 +44,8 @@ class TrainingConfig(Section):
     batch_size: PositiveInt = 128
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat | None = None
-    qaft_lr_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    qaft_lr_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    revive_norms: bool | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     flip: bool | None = None
     shift: NonNegativeInt | None = None
@@ -127,11 +131,12 @@ class QuantizationConfig(Section):
         act_observer: Rule for the activations' steps: ``auto`` (likewise), ``min-max``,
             ``percentile`` or ``mse``.
         bias_correction: Match the mean output of every layer on the calibration images.
-        learn_weight_steps: Learn the weights' steps during fine-tuning (LSQ).
+        learn_weight_steps: Learn the weights' steps during fine-tuning (LSQ); null does so for
+            given networks, but for `profile`, and not for others.
         learn_act_steps: Learn the activations' steps during fine-tuning (LSQ).
         exact_steps: Take steps that float32 computes with exactly (powers of two for activations,
             a few bits for weights), so that PyTorch gives the very integers that are exported.
-            Learned steps are not of that kind.
+            Learned steps are rounded to such.
         calibration_images: Training images shown to the observers.
         profile: ``hls4ml`` makes networks that ``bitscout export --profile hls4ml`` can write:
             all steps powers of two, and one for each layer's weights.
