@@ -23,6 +23,7 @@ TOOLS = {
     "hls4ml.md": (),
     "measured-hardware.md": (),
     "own-hardware.md": (),
+    "own-network.md": (),
 }
 # Into a folder of the test, without asking a registry for anything.
 PIP = "pip install --quiet --no-index --no-deps --no-build-isolation --target site"
@@ -54,7 +55,15 @@ def scripts_of(page):
     return [f"{shlex.quote(sys.executable)} -c {shlex.quote(block)}" for block in blocks]
 
 
+GIVEN = (
+    " --trials 2 --set pretrain.epochs=1 --set training.qaft_epochs=1"
+    " --set final.qaft_epochs=1 --set final.max_networks=1"
+)
+
+
 def for_tests(page, command):
+    if command.startswith("bitscout search") and page == "own-network.md":
+        return command + GIVEN + NO_CERTIFICATE
     if command.startswith("bitscout search"):
         return command + SMALLER + (NO_CERTIFICATE if "hardware" in page else CERTIFICATE)
     return command.replace("pip install", PIP)

@@ -7,6 +7,7 @@ import itertools
 import json
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from torch import nn
@@ -14,11 +15,12 @@ from torch import nn
 import bitscout
 from bitscout.core import Budget, PenalizedScore
 from bitscout.errors import ConfigError, DataError, InfeasibleError, RunError, UnsupportedError
+from bitscout.networks import model_names
 from bitscout.pipeline import load_config, load_result, make_config, resume_search, run_search
-from bitscout.pipeline.components import build_components
+from bitscout.pipeline.components import build_components, build_sampler
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.events import ignore_events
-from bitscout.pipeline.explanation import explain_source
+from bitscout.pipeline.explanation import MODEL_SHAPES, explain_source
 from bitscout.pipeline.model_start import start_model
 from bitscout.training import save_weights
 
@@ -335,3 +337,91 @@ def test_given_networks_have_defaults_of_their_own_that_settings_replace():
     assert usual.objective.score == "accuracy"
     changed = make_config(document(searcher={"name": "tpe"}, training={"qaft_epochs": 9}))
     assert (changed.searcher.name, changed.training.qaft_epochs) == ("tpe", 9)
+
+
+def test_the_guided_searcher_begins_within_the_budget_at_several_widths(tmp_path):
+    guided = config(searcher={"name": "guided"}, space={"tie": "layer", "widths": [0.75, 1, 1.25]})
+    components = build_components(guided)
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    ready = start_model(components, run, ignore_events)
+    starts = np.array(ready.guidance.starts(ready.budget))
+    sizes = ready.space.size_bits(starts) / 8
+    assert (sizes <= 900).all()
+    assert len(np.unique(starts, axis=0)) == len(starts)
+    widths = [ready.space.decode(row)["stage1.width"] for row in starts]
+    assert widths[0] == 1.0
+    assert set(widths) == {0.75, 1.0, 1.25}
+    sampler = build_sampler(ready)
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    sizes = {choice.name: len(choice.values) for choice in ready.space.choices}
+    trial = study.ask()
+    first = [trial.suggest_int(name, 0, n - 1) for name, n in sizes.items()]
+    assert first == starts[0].tolist()
+
+
+def test_widths_alone_can_be_searched(tmp_path, fake_training):
+    alone = config(
+        searcher={"name": "guided", "n_trials": 3},
+        space={"weight_bits": [8], "widths": [0.75, 1]},
+        budget={"size_kb": 1.2},
+    )
+    result = run_search(alone, tmp_path / "run")
+    assert result.best.candidate.values == {"stage1.width": 0.75}
+
+
+def test_traces_of_the_hessian_come_with_inputs(tmp_path):
+    hessian = config(sensitivity={"estimator": "hessian", "images": 8}, pretrain={"epochs": 0})
+    components = build_components(hessian)
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    assert (start_model(components, run, ignore_events).guidance.losses.inputs[:, 0] > 0).all()
+
+
+def test_a_run_needs_its_checkpoint_only_once(tmp_path, fake_training, monkeypatch):
+    save_weights(Tiny(), tmp_path / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    fake_training.crash_on = {1}
+    with pytest.raises(KeyboardInterrupt):
+        run_search(config(space={"checkpoint": "w.safetensors"}), tmp_path / "run")
+    (tmp_path / "w.safetensors").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume_search(tmp_path / "run").state == "complete"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["space={name: bomp}"], "only keys of its space"),
+        (["training.epochs=3"], "only keys of its space"),
+        (["space.model=resnet20"], "only keys of its space"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        explain_source(f"{__name__}:Tiny", input_shape="1x8x8", settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("space", {"input": "1x16x16"}, "images are 1x8x8"),
+        ("searcher", {"variant": "literal"}, "belongs to kmeans-tpe"),
+    ],
+)
+def test_sections_that_do_not_fit_are_refused(section, value, message):
+    with pytest.raises(ConfigError, match=message):
+        build_components(config(**{section: value}))
+
+
+@pytest.mark.parametrize(
+    "section", [{"pretrain": {"epochs": 3}}, {"sensitivity": {"prune": True}}]
+)
+def test_sections_of_given_networks_are_refused_elsewhere(section):
+    with pytest.raises(ConfigError, match="is for given networks"):
+        make_config(section)
+
+
+def test_networks_with_usual_images_are_the_built_in_ones():
+    assert set(MODEL_SHAPES) == set(model_names())

@@ -25,7 +25,8 @@ class GivenNetwork:
     """A network and its description.
 
     Attributes:
-        module: The network, with the weights to inherit; never changed.
+        module: The network, with the weights to inherit; `build` never changes it. Whoever has
+            it may train it before anything is built.
         description: Of this network.
         importance: Which channels a narrower network keeps, see `channel_importance`.
         noise: How unequally the copies of a channel share the weights that read it, see `resize`.

@@ -17,7 +17,7 @@ from torch import nn
 from bitscout.core import Budget, Objective, PenalizedScore, QuantPolicy, child_seed
 from bitscout.errors import ConfigError
 from bitscout.pipeline.candidate_costs import CandidateCosts
-from bitscout.pipeline.config import FinalConfig, RunConfig, TrainingConfig
+from bitscout.pipeline.config import FinalConfig, ModelSpaceConfig, RunConfig, TrainingConfig
 from bitscout.pipeline.evaluate import EvaluationPlan
 from bitscout.pipeline.guidance import Guidance
 from bitscout.pipeline.hooks import describer, space_hooks
@@ -75,6 +75,12 @@ ACT_OBSERVERS: Mapping[str, Callable[[], ActivationObserver]] = {
     "mse": MseActivationObserver,
 }
 
+KMEANS_TPE: Mapping[str, Callable[..., KMeansTPESampler]] = {
+    "joint": KMeansTPESampler,
+    "literal": KMeansTPESampler.literal,
+    "improved": KMeansTPESampler.improved,
+}
+
 
 @dataclass(frozen=True)
 class Components:
@@ -112,6 +118,7 @@ def build_components(
     space: SearchSpace | None = None,
     module: nn.Module | None = None,
     data: ImageData | None = None,
+    has_weights: bool = False,
 ) -> Components:
     """Load the data and build everything else.
 
@@ -120,6 +127,8 @@ def build_components(
         space: Used instead of the one `config` describes, where that says ``custom``.
         module: The given network, where `config` does not say how to make it.
         data: Likewise.
+        has_weights: Whether the run has the given network's weights already, so that its
+            checkpoint is not read.
 
     Raises:
         ConfigError: If ``custom`` is named without an object, or the device is not there.
@@ -130,7 +139,9 @@ def build_components(
     if config.training.shift is not None:
         Augmenter(data, flip=False, shift=config.training.shift)  # Refuses what cannot be done.
     if space is None:
-        space = build_space(config, data.input_shape, data.n_classes, module=module)
+        space = build_space(
+            config, data.input_shape, data.n_classes, module=module, has_weights=has_weights
+        )
     if isinstance(space, ModelSpace):
         space.check_supported()
     return Components(
@@ -207,6 +218,7 @@ def build_plan(components: Components, training: TrainingConfig | FinalConfig) -
         optimizer=common.optimizer,
         lr=common.lr,
         qaft_lr_fraction=common.qaft_lr_fraction,
+        revive_norms=_or_given(common.revive_norms, config),
         weight_decay=common.weight_decay,
         flip=common.flip,
         shift=common.shift,
@@ -229,11 +241,21 @@ def build_quantization(config: RunConfig) -> QuantConfig:
         chosen = replace(chosen, weight_observer=WEIGHT_OBSERVERS[section.weight_observer]())
     if section.profile == "hls4ml":
         chosen = replace(chosen, weight_observer=PowerOfTwoPerTensorObserver())
-    if section.learn_weight_steps is not None:
-        chosen = replace(chosen, learn_weight_steps=section.learn_weight_steps)
+    learns = _or_given(section.learn_weight_steps, config)
+    chosen = replace(chosen, learn_weight_steps=learns)
     if section.learn_act_steps is not None:
         chosen = replace(chosen, learn_act_steps=section.learn_act_steps)
     return chosen
+
+
+def _or_given(value: bool | None, config: RunConfig) -> bool:
+    """Return `value`, by default whether a given network is quantized with steps of any size.
+
+    Networks trained for each candidate gain nothing from it at the bits they have: ADR 4 and 14.
+    """
+    if value is not None:
+        return value
+    return isinstance(config.space, ModelSpaceConfig) and config.quantization.profile is None
 
 
 def build_sampler(components: Components) -> BaseSampler:
@@ -244,12 +266,17 @@ def build_sampler(components: Components) -> BaseSampler:
     if section.name == "random":
         return RandomSearchSampler(seed=seed, hooks=hooks)
     if section.name == "kmeans-tpe":
-        return KMeansTPESampler(n_startup_trials=section.n_startup_trials, seed=seed, hooks=hooks)
+        return KMEANS_TPE[section.variant](
+            n_startup_trials=section.n_startup_trials, seed=seed, hooks=hooks
+        )
     if section.name == "guided":
         guidance = components.guidance
         assert guidance is not None, "the given network is measured before its search"
         starts = np.array(guidance.starts(components.budget), dtype=np.int64)
-        return GuidedSampler(guidance.expected_loss, starts, seed=seed, hooks=hooks)
+        widths = [c.name for c in components.space.choices if c.kind == "architecture"]
+        return GuidedSampler(
+            guidance.expected_loss, starts, unknown=widths, seed=seed, hooks=hooks
+        )
     if section.name != "bomp":
         sampler = optuna_sampler(section.name, seed)
         return sampler if hooks.violation is None else FeasibleSampler(sampler, hooks, seed=seed)

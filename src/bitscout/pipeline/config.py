@@ -190,6 +190,13 @@ class RunConfig(Section):
                 )
                 raise ValueError(msg)
             return self
+        for name, default in (
+            ("pretrain", PretrainConfig()),
+            ("sensitivity", SensitivityConfig()),
+        ):
+            if getattr(self, name) != default:
+                msg = f"`{name}` is for given networks; space.name is {self.space.name!r}"
+                raise ValueError(msg)
         given_alone = {"searcher.name": self.searcher.name == "guided"}
         for name in ("training", "final"):
             given_alone[f"{name}.epochs"] = getattr(self, name).epochs == 0
@@ -202,6 +209,14 @@ class RunConfig(Section):
             msg = (
                 "objective.score: penalized needs a bound to be over, for instance budget.size_kb"
             )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _variant_has_an_owner(self) -> RunConfig:
+        if self.searcher.variant != "joint" and self.searcher.name != "kmeans-tpe":
+            name = self.searcher.name
+            msg = f"`searcher.variant` belongs to kmeans-tpe; searcher.name is {name!r}"
             raise ValueError(msg)
         return self
 

@@ -32,6 +32,9 @@ class SearcherConfig(Section):
         n_trials: Candidates to evaluate, infeasible and failed ones included.
         n_startup_trials: Completed trials before ``bomp`` or ``kmeans-tpe`` asks its model: the
             seed network and random ones.
+        variant: Of ``kmeans-tpe``: ``joint`` proposes the best of 24 whole points drawn,
+            ``literal`` maximizes every choice by itself and repeats points, as the paper's
+            integration in HyperOpt would, ``improved`` is the one that measured best.
         batch: Candidates proposed together; the history depends on it.
         beta: Weight of the posterior standard deviation in UCB.
     """
@@ -40,6 +43,7 @@ class SearcherConfig(Section):
     surrogate: Literal["paper", "edit-distance", "scaled"] = "paper"
     n_trials: PositiveInt = 100
     n_startup_trials: PositiveInt = 10
+    variant: Literal["joint", "literal", "improved"] = "joint"
     batch: PositiveInt = 1
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.6
 

@@ -148,6 +148,12 @@ def explain_model(
         "objective": {"score": "bomp"},  # Needs no budget, and is not looked at.
     }
     for setting in settings:
+        if not setting.startswith("space.") or setting.startswith(("space.name", "space.model")):
+            msg = (
+                f"--set {setting}: of a network only keys of its space can be set, for instance "
+                "space.tie=layer."
+            )
+            raise ConfigError(msg)
         apply_setting(document, setting)
     section = make_config(document, source="--set").space
     assert isinstance(section, ModelSpaceConfig), "its name says so"

@@ -316,7 +316,8 @@ def _allocation_job(components: Components, run: RunDirectory, best: FinalRecord
     if components.guidance is None:
         return None
     metrics = {"size_bytes", *components.budget.metrics}
-    limits = {name: best.metrics[name] for name in sorted(metrics)}
+    known = best.metrics.to_json()  # Hardware that failed left some out.
+    limits = {name: known[name] for name in sorted(metrics) if name in known}
     row = components.guidance.best_bits(best.candidate.values, limits)
     if row is None:
         return None

@@ -38,7 +38,7 @@ def load_given(
 
     Args:
         section: What it is and where its weights are.
-        input_shape: ``(C, H, W)``, where the section does not say.
+        input_shape: ``(C, H, W)`` of the data.
         n_classes: Classes of the data; `None` does not check.
         module: The network, where the section leaves it to Python.
         seed: Of a built-in network's initial weights.
@@ -49,7 +49,13 @@ def load_given(
         DataError: If the checkpoint is missing or damaged.
         UnsupportedError: If the network cannot be traced.
     """
-    shape = section.input_shape or tuple(input_shape)
+    shape = tuple(input_shape)
+    if section.input_shape not in (None, shape):
+        msg = (
+            f"`space.input` is {section.input}, but the data's images are "
+            f"{'x'.join(map(str, shape))}. Leave it out, or take other data."
+        )
+        raise ConfigError(msg)
     if module is None:
         if section.model is None:
             msg = (

@@ -61,7 +61,8 @@ class Guidance:
         """Return the expected increase of the loss of each point.
 
         At other widths a layer's part changes with the number of its weights: the error and the
-        curvature of a weight are taken to stay.
+        curvature of a weight are taken to stay. So bits are ranked at any widths, but widths are
+        not: what a narrower layer loses is not in these numbers.
 
         Args:
             indices: Shape ``(n, D)``.
@@ -88,9 +89,11 @@ class Guidance:
         """
         base = self.space.encode(values)
         options = self._options()
+        names = [name for name in limits if name in self.costs.batch_metrics]
+        if not options:
+            return base if self._keeps_to(base, limits, names) else None
         rows, starts = _one_by_one(base, options)
         objective = _split(self._in_chunks(self.expected_loss, rows), starts)
-        names = [name for name in limits if name in self.costs.batch_metrics]
         totals = self._costs_of(np.concatenate([base[None], rows]), names)
         tables = {name: _split(found[1:] - found[0], starts) for name, found in totals.items()}
         for step in range(MAX_STEPS):
@@ -102,10 +105,15 @@ class Guidance:
             point = base.copy()
             for variable, option in zip(options, chosen, strict=True):
                 point[list(variable.columns)] = variable.rows[option]
-            known = self._costs_of(point[None], names)
-            if all(known[name][0] <= limits[name] for name in names):
+            if self._keeps_to(point, limits, names):
                 return point
         return None
+
+    def _keeps_to(
+        self, point: IndexArray, limits: Mapping[str, float], names: Sequence[str]
+    ) -> bool:
+        known = self._costs_of(point[None], names)
+        return all(known[name][0] <= limits[name] for name in names)
 
     def starts(self, budget: Budget) -> list[IndexArray]:
         """Return the points a search begins with: the integer program along a ladder of budgets.

@@ -218,18 +218,22 @@ def _source(
         )
         raise ConfigError(msg)
     data = load_data(config).to(choose_device(config.device))
-    given = load_given(section, data.input_shape, data.n_classes, seed=config.seed)
     has_weights = run is not None and run.model_weights.is_file()
+    if has_weights:
+        section = section.model_copy(update={"checkpoint": None})
+    given = load_given(section, data.input_shape, data.n_classes, seed=config.seed)
     if run is not None and has_weights:
         load_weights(given.module, run.model_weights)
     given.module.to(data.device)
+    space = model_space(section, given.description, given)
+    space.check_supported()
     is_random = section.checkpoint is None and not has_weights
     return _Source(
         label=source,
         config=config,
         data=data,
         given=given,
-        space=model_space(section, given.description, given),
+        space=space,
         cache=run.sensitivity if run is not None and has_weights else None,
         notes=(RANDOM_WEIGHTS,) if is_random else (),
     )
@@ -325,7 +329,7 @@ def _rows(
     tie_of = {name: label for label, names in ties.items() for name in names}
     measured_of = {drop.name: drop for drop in drops}
     rows = []
-    for name in (given.layer.name for given in found.space.description.layers):
+    for name in (name for names in ties.values() for name in names):
         layer, tie, drop = measured[name], tie_of[name], measured_of.get(name)
         rows.append(
             LayerRow(

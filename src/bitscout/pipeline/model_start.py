@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to a given network before its search: training, sensitivities, pruned choices.
 
-Each step leaves a file in the folder ``model`` of the run and is not repeated on resume.
+The weights and the sensitivities are files in the folder ``model`` of the run and are not made
+again on resume; the rest follows from them.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def start_model(components: Components, run: RunDirectory, listener: Listener) -
         estimator=ESTIMATORS[section.estimator.replace("-", "_")](),
         cache=run.sensitivity,
     )
+    sensitivity = _with_inputs(sensitivity, given.module, images, labels)
     losses = _losses(space, given.module, sensitivity, images, components)
     subsets = _subsets(space, sensitivity, components)
     run.write_json(
@@ -74,8 +76,9 @@ def start_model(components: Components, run: RunDirectory, listener: Listener) -
             "float_accuracy": accuracy,
         },
     )
-    notes = [f"{given.description.name}: {100 * accuracy:.1f} % validation in floating point."]
-    listener(ModelFinished(tuple(notes)))
+    accuracy_note = f"{given.description.name}: {100 * accuracy:.1f} % validation, floating point."
+    notes = (accuracy_note, *given.description.notes, *sensitivity.notes)
+    listener(ModelFinished(notes))
     space = replace(space, subsets=subsets)
     costs = build_costs(components.config, space, components.data.input_shape)
     return replace(components, space=space, costs=costs, guidance=Guidance(costs, losses))
@@ -114,6 +117,25 @@ def _train_or_load(
         )
     module.eval()
     save_weights(module, run.model_weights)
+
+
+def _with_inputs(
+    sensitivity: Sensitivity, module: nn.Module, images: Tensor, labels: Tensor
+) -> Sensitivity:
+    """Return `sensitivity` with how much the loss minds errors in what each layer reads.
+
+    The paper's Hessian is one of weights; for inputs Gauss-Newton takes its place. Without it the
+    bits of activations would seem to cost nothing.
+    """
+    if all(layer.input_trace is not None for layer in sensitivity.layers):
+        return sensitivity
+    other = measure_sensitivity(module, images, labels)
+    layers = tuple(
+        replace(layer, input_trace=known.input_trace, n_inputs=known.n_inputs)
+        for layer in sensitivity.layers
+        for known in (other[layer.name],)
+    )
+    return replace(sensitivity, layers=layers)
 
 
 def _losses(

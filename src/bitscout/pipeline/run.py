@@ -17,7 +17,7 @@ from bitscout.errors import RunError
 from bitscout.hardware import with_absolute_paths
 from bitscout.pipeline.certificates import certify_finals
 from bitscout.pipeline.components import Components, build_components, describe_data
-from bitscout.pipeline.config import RunConfig
+from bitscout.pipeline.config import ModelSpaceConfig, RunConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.environment import describe_environment
 from bitscout.pipeline.events import Listener, ignore_events
@@ -99,7 +99,13 @@ def resume_search(
     if run.done.is_file():
         return load_result(run.path)
     config = load_config(run.config)
-    components = build_components(config, space=space, module=module, data=data)
+    components = build_components(
+        config,
+        space=space,
+        module=module,
+        data=data,
+        has_weights=run.model_weights.is_file(),
+    )
     _check_same_data(run, components)
     with run.lock(), _threads(config.threads):
         _carry_on(components, run, listener)
@@ -126,11 +132,17 @@ def _carry_on(components: Components, run: RunDirectory, listener: Listener) -> 
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Return `config` with the data's path and target files absolute: it resumes from anywhere."""
+    """Return `config` with paths of data, checkpoint and target files absolute.
+
+    So it resumes from anywhere.
+    """
     update: dict[str, Any] = {}
     if config.dataset.path is not None:
         path = str(Path(config.dataset.path).expanduser().absolute())
         update["dataset"] = config.dataset.model_copy(update={"path": path})
+    if isinstance(config.space, ModelSpaceConfig) and config.space.checkpoint is not None:
+        path = str(Path(config.space.checkpoint).expanduser().absolute())
+        update["space"] = config.space.model_copy(update={"checkpoint": path})
     if isinstance(config.hardware, list):
         update["hardware"] = [with_absolute_paths(spec) for spec in config.hardware]
     elif config.hardware is not None:

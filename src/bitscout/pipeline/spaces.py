@@ -33,6 +33,7 @@ def build_space(
     n_classes: int,
     *,
     module: nn.Module | None = None,
+    has_weights: bool = False,
 ) -> SearchSpace:
     """Return the space of the configuration for images of this shape.
 
@@ -44,6 +45,7 @@ def build_space(
         input_shape: ``(C, H, W)`` of the data.
         n_classes: Of the data.
         module: The given network, where `config` does not say how to make it.
+        has_weights: Whether its weights come from elsewhere, so that its checkpoint is not read.
 
     Raises:
         ConfigError: If it was handed over in Python and is not here now, or is empty; if a given
@@ -54,6 +56,8 @@ def build_space(
     if isinstance(section, ModelSpaceConfig):
         from bitscout.pipeline.given import load_given  # PyTorch: only where it is needed
 
+        if has_weights:
+            section = section.model_copy(update={"checkpoint": None})
         given = load_given(section, input_shape, n_classes, module=module, seed=config.seed)
         return model_space(section, given.description, given)
     if section.name == "custom":

@@ -27,6 +27,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array, hstack
 
 from bitscout.errors import InfeasibleError
+from bitscout.sensitivity.solver_output import discarded_solver_output
 
 __all__ = ["IntegerProgram"]
 
@@ -39,6 +40,8 @@ GAP_OF_MORE: Final = 1e-5
 MAX_TIGHTENINGS: Final = 8
 # The solver stops within 1e-6 of the optimum, which is then 1e-10 of it.
 SOLVER_UNITS: Final = 1e4
+# Objectives of the linear program that are rounding, in units of the dearest option.
+NOTHING: Final = 1e-14
 # Only for the message about what is nearest to limits that cannot be met.
 NEAREST_GAP: Final = 1e-4
 # Factors of the prices that are tried for a first choice within the limits.
@@ -118,16 +121,17 @@ class IntegerProgram:
         n, n_budgets = len(self.values), len(self.limits)
         choices = hstack([self._one_hot(), csr_array((len(self.sizes), 1))])
         rows = np.hstack([self.costs / units[:, None], -np.ones((n_budgets, 1))])
-        result = milp(
-            np.append(np.zeros(n), 1.0),
-            integrality=np.append(np.ones(n), 0),
-            bounds=Bounds(np.append(np.zeros(n), -np.inf), np.append(np.ones(n), np.inf)),
-            constraints=[
-                LinearConstraint(choices, 1, 1),
-                LinearConstraint(rows, -np.inf, np.sign(self.limits)),
-            ],
-            options={"mip_rel_gap": NEAREST_GAP},
-        )
+        with discarded_solver_output():
+            result = milp(
+                np.append(np.zeros(n), 1.0),
+                integrality=np.append(np.ones(n), 0),
+                bounds=Bounds(np.append(np.zeros(n), -np.inf), np.append(np.ones(n), np.inf)),
+                constraints=[
+                    LinearConstraint(choices, 1, 1),
+                    LinearConstraint(rows, -np.inf, np.sign(self.limits)),
+                ],
+                options={"mip_rel_gap": NEAREST_GAP},
+            )
         costs: FloatArray = self.costs[:, self._largest(result.x[:-1])].sum(axis=1)
         return costs
 
@@ -155,7 +159,8 @@ class IntegerProgram:
             if result.x is None:
                 return None
             prices = np.maximum(-result.ineqlin.marginals, 0) * scale / units
-            scale = max(float(result.fun) * scale, np.finfo(float).tiny)
+            if result.fun > NOTHING:  # An optimum of nothing says nothing about its unit.
+                scale *= float(result.fun)
         priced = np.where(active, self.values + prices @ self.costs, np.inf)
         smallest = np.minimum.reduceat(priced, self.starts)
         bound = float(smallest.sum() - prices @ self.limits)
@@ -193,17 +198,19 @@ class IntegerProgram:
         units = self._units(active)
         rows = csr_array(self.costs[:, active] / units[:, None])
         n, limits = int(active.sum()), self.limits.copy()
+        gap = 0.0 if len(self.sizes) <= MAX_PROVED else GAP_OF_MORE
         for _ in range(MAX_TIGHTENINGS):
-            result = milp(
-                self.values[active] / scale,
-                integrality=np.ones(n),
-                bounds=Bounds(0, 1),
-                constraints=[
-                    LinearConstraint(self._one_hot()[:, active], 1, 1),
-                    LinearConstraint(rows, -np.inf, limits / units),
-                ],
-                options={"mip_rel_gap": 0.0 if len(self.sizes) <= MAX_PROVED else GAP_OF_MORE},
-            )
+            with discarded_solver_output():
+                result = milp(
+                    self.values[active] / scale,
+                    integrality=np.ones(n),
+                    bounds=Bounds(0, 1),
+                    constraints=[
+                        LinearConstraint(self._one_hot()[:, active], 1, 1),
+                        LinearConstraint(rows, -np.inf, limits / units),
+                    ],
+                    options={"mip_rel_gap": gap},
+                )
             if result.x is None:
                 return None
             x = np.full(len(self.values), -1.0)

@@ -215,9 +215,10 @@ class ModelSpace(SearchSpace):
     def choices(self) -> tuple[Choice, ...]:
         """Widths, weight bits and, where they are separate, activation bits."""
         table: list[Choice] = []
-        nearest_one = int(np.argmin([abs(width - 1.0) for width in self.widths]))
         for label in self.width_groups:
-            table.append(Choice(f"{label}.width", self.widths, nearest_one, "architecture"))
+            table.append(
+                Choice(f"{label}.width", self.widths, self._given_multiplier, "architecture")
+            )
         for label in self.bit_layers:
             bits = self.bits_of(label)
             table.append(Choice(f"{label}.bits", bits, len(bits) - 1, "bits"))
@@ -243,9 +244,14 @@ class ModelSpace(SearchSpace):
         return points
 
     @cached_property
+    def _given_multiplier(self) -> int:
+        """Place of 1, or of the multiplier that is nearest to it."""
+        return int(np.argmin([abs(width - 1.0) for width in self.widths]))
+
+    @cached_property
     def _merged_widths(self) -> dict[str, IndexArray]:
         merged: dict[str, IndexArray] = {}
-        default = int(np.argmin([abs(width - 1.0) for width in self.widths]))
+        default = self._given_multiplier
         for label, groups in self.width_groups.items():
             options = self._group_widths[:, list(groups)]
             same = (options[:, None, :] == options[None, :, :]).all(axis=-1)
@@ -301,10 +307,10 @@ class ModelSpace(SearchSpace):
     def _widths_at(self, points: IndexArray) -> IndexArray:
         """Return the channels of each group, shape ``(n, n_groups)``."""
         widths = np.tile(np.array(self.description.widths, dtype=np.int64), (len(points), 1))
-        default = int(np.argmin([abs(width - 1.0) for width in self.widths]))
         for label, groups in self.width_groups.items():
             column = self._column.get(f"{label}.width")
-            index = np.full(len(points), default) if column is None else points[:, column]
+            given = np.full(len(points), self._given_multiplier)
+            index = given if column is None else points[:, column]
             widths[:, list(groups)] = self._group_widths[index][:, list(groups)]
         return widths
 
