@@ -22,7 +22,7 @@ from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.events import ignore_events
 from bitscout.pipeline.explanation import MODEL_SHAPES, explain_source
 from bitscout.pipeline.model_start import start_model
-from bitscout.training import save_weights
+from bitscout.training import OneCycle, Recipe, save_weights
 
 
 class Tiny(nn.Module):
@@ -326,6 +326,11 @@ def test_presets_of_the_paper_carry_its_numbers(name):
     assert (preset.training.qaft_epochs, preset.final.qaft_epochs) == (4, 90)
     assert preset.sensitivity.prune
     assert preset.objective.score == "penalized"
+    common = preset.training
+    recipe = Recipe(optimizer=common.optimizer, qaft_lr_fraction=common.qaft_lr_fraction)
+    phase = recipe.qaft_phase()
+    assert (phase.optimizer, phase.peak_lr, phase.weight_decay) == ("adam", 0.01, 1e-4)
+    assert isinstance(phase.schedule, OneCycle)
 
 
 def test_given_networks_have_defaults_of_their_own_that_settings_replace():
