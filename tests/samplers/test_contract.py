@@ -11,13 +11,16 @@ from optuna.testing.pytest_samplers import (
 
 import bitscout.samplers
 from bitscout.samplers import (
+    ExchangeProposal,
     GaussianProcessSampler,
     GradientProposal,
+    GuidedSampler,
     IndependentSelection,
     KMeansTPESampler,
     MixtureParzen,
     PaperSurrogate,
     PerTrialSampler,
+    PoolProposal,
     RandomSearchSampler,
     ScaledSurrogate,
 )
@@ -33,6 +36,10 @@ GP_SAMPLERS = {
         n_startup_trials=0, seed=2, proposal=GradientProposal(n_restarts=3)
     ),
     "scaled": lambda: GaussianProcessSampler(ScaledSurrogate(), n_startup_trials=0),
+    # Of the suite's spaces those that are not listed are left to a pool: a small one will do.
+    "guided": lambda: GuidedSampler(
+        seed=0, proposal=ExchangeProposal(fallback=PoolProposal(n_random=50, n_mutants=10))
+    ),
 }
 TPE_SAMPLERS = {
     "kmeans-tpe": lambda: KMeansTPESampler(n_startup_trials=0, seed=0),

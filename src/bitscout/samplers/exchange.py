@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bitscout.samplers.design_space import DesignSpace
 from bitscout.samplers.proposal import PoolProposal, Question, is_listed, neighbours
 from bitscout.samplers.surrogates import check_positive
 
-__all__ = ["ExchangeProposal"]
+__all__ = ["ExchangeProposal", "least_expected"]
 
 FloatArray = NDArray[np.float64]
 # Relative to the price at which the largest change of the acquisition buys the largest one of the
@@ -86,19 +87,66 @@ class ExchangeProposal:
         space = question.space
         single = neighbours(space, row, question.rng)
         rows = space.canonical(np.concatenate((row[None], single)))
-        acquisition = question.acquisition.values(space.points(rows))
-        violation = space.violation(rows)
-        D, K = len(row), int(space.encoding.n_values.max())
-        choice = (single != row).argmax(axis=1)
-        value = single[np.arange(len(single)), choice].astype(np.int64)
-        A, C = np.full((D, K), np.inf), np.zeros((D, K))
-        A[np.arange(D), row.astype(np.int64)] = 0.0
-        A[choice, value] = acquisition[1:] - acquisition[0]
-        C[choice, value] = violation[1:] - violation[0]
-        slack = -float(violation[0])
-        completed = _completed(A, C, slack)
-        pairs = _pairs(A, C, slack, row, self.n_pairs)
-        return np.concatenate((single, completed, pairs))
+        values = question.acquisition.values(space.points(rows))
+        return _neighbourhood(space, row, single, values, self.n_pairs)
+
+
+def least_expected(space: DesignSpace, losses: FloatArray, row: FloatArray) -> FloatArray:
+    """Return the row within the budget with the least sum of losses that exchanges lead to.
+
+    Each step goes to the best row around; it ends at a row that none around improves on.
+
+    Args:
+        space: All its choices can be listed.
+        losses: Shape ``(D, K)``; a choice whose losses are all alike is left as it is.
+        row: Where to start, within the budget, shape ``(D,)``.
+
+    Returns:
+        Shape ``(D,)``, canonical.
+    """
+    known = np.flatnonzero(np.ptp(losses, axis=1) > 0)
+    n_values = space.encoding.n_values
+    columns = np.repeat(known, n_values[known])
+    entries = np.concatenate([np.arange(n_values[d]) for d in known])
+    best, least = space.canonical(row[None])[0], np.inf
+    while (found := _total(losses, best[None])[0]) < least:
+        least = found
+        single = np.repeat(best[None], len(columns), axis=0)
+        single[np.arange(len(columns)), columns] = entries
+        single = single[(single != best).any(axis=1)]
+        values = _total(losses, np.concatenate((best[None], single)))
+        around = _neighbourhood(space, best, single, values, ExchangeProposal.n_pairs)
+        around = space.feasible(space.canonical(np.concatenate((best[None], around))))
+        best = around[int(_total(losses, around).argmin())] if len(around) else best
+    return np.asarray(best)
+
+
+def _total(losses: FloatArray, rows: FloatArray) -> FloatArray:
+    return np.asarray(losses[np.arange(len(losses)), rows.astype(np.int64)].sum(axis=1))
+
+
+def _neighbourhood(
+    space: DesignSpace, row: FloatArray, single: FloatArray, values: FloatArray, n_pairs: int
+) -> FloatArray:
+    """Return `single` changes of `row`, values completed within the budget, and pairs.
+
+    Args:
+        space: Where the violations come from.
+        row: Shape ``(D,)``.
+        single: Rows that differ from it in one choice, shape ``(s, D)``.
+        values: What is minimized, of `row` and then of `single`, shape ``(s + 1,)``.
+        n_pairs: Changes of two choices.
+    """
+    violation = space.violation(space.canonical(np.concatenate((row[None], single))))
+    D, K = len(row), int(space.encoding.n_values.max())
+    choice = (single != row).argmax(axis=1)
+    value = single[np.arange(len(single)), choice].astype(np.int64)
+    A, C = np.full((D, K), np.inf), np.zeros((D, K))
+    A[np.arange(D), row.astype(np.int64)] = 0.0
+    A[choice, value] = values[1:] - values[0]
+    C[choice, value] = violation[1:] - violation[0]
+    slack = -float(violation[0])
+    return np.concatenate((single, _completed(A, C, slack), _pairs(A, C, slack, row, n_pairs)))
 
 
 def _best_within(question: Question, rows: FloatArray) -> FloatArray | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial
 
 from bitscout.errors import ConfigError
 from bitscout.samplers.design_space import DesignSpace
-from bitscout.samplers.exchange import ExchangeProposal
+from bitscout.samplers.exchange import ExchangeProposal, least_expected
 from bitscout.samplers.gp_sampler import GaussianProcessSampler
 from bitscout.samplers.history import History
 from bitscout.samplers.hooks import FloatArray, IndexArray, SpaceHooks
-from bitscout.samplers.prior_surrogate import PriorSurrogate
-from bitscout.samplers.proposal import Proposal
+from bitscout.samplers.prior_surrogate import GAMMAS, PriorSurrogate
+from bitscout.samplers.proposal import Proposal, is_listed
 from bitscout.samplers.random_sampler import root_seed
 
 __all__ = ["GuidedSampler"]
@@ -33,10 +33,12 @@ class GuidedSampler(BaseSampler):
 
     Made for the bit-widths and widths of a trained network under a budget. The starting points
     are, for instance, the solutions of the integer program that minimizes the expected losses,
-    first within the whole budget and then within less. From there on a Gaussian process, whose
-    mean is in proportion to a power of the expected losses and whose uncertainty is too, learns
-    how far they can be trusted, layer by layer and value by value (`prior_process`), and its
-    optimistic bound is searched among exchanges between choices at equal cost
+    first within the whole budget and then within less. After the first of them come the rows
+    that would be best if a power of the expected loss counted, its square or its root: accuracy
+    is hardly moved by small losses, and falls by less than they say for large ones. From there on
+    a Gaussian process, whose mean is in proportion to such a power and whose uncertainty is too,
+    learns how far the losses can be trusted, layer by layer and value by value (`prior_process`),
+    and its optimistic bound is searched among exchanges between choices at equal cost
     (`ExchangeProposal`).
 
     Nothing that was evaluated or is pending is proposed until the space is used up, and nothing
@@ -54,6 +56,8 @@ class GuidedSampler(BaseSampler):
             unknown. `None` if nothing is known at all.
         starts: Index rows, shape ``(s, D)``, in the order they are proposed in; those over the
             budget are left out. Without any, the first trial is random.
+        unknown: Names of choices that `prior` speaks of but nothing is known of: quantization
+            errors do not tell what a narrower layer loses.
         n_startup_trials: Complete trials before the model is used; below that, and after the
             starting points, uniformly random points without repetition. At least one.
         beta: Weight of the uncertainty, >= 0.
@@ -75,13 +79,14 @@ class GuidedSampler(BaseSampler):
         [0, 0, 1, 2, 2, 3, 4, 4]
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # What is known, and how it is used.
         self,
         prior: Prior | None = None,
         starts: Sequence[Sequence[int]] | IndexArray = (),
         *,
+        unknown: Collection[str] = (),
         n_startup_trials: int = 1,
-        beta: float = 1.0,
+        beta: float = 2.0,
         seed: int | None = None,
         hooks: SpaceHooks | None = None,
         proposal: Proposal | None = None,
@@ -93,7 +98,9 @@ class GuidedSampler(BaseSampler):
         if prior is not None or len(starts):
             space = _listed_space(hooks)
             self._starts = _checked_starts(starts, space)
-            losses = None if prior is None else _tables(prior, self._starts, space)
+            if prior is not None:
+                losses = _tables(prior, self._starts, space, frozenset(unknown))
+                self._starts = _with_other_powers(self._starts, losses, space)
         self._model = GaussianProcessSampler(
             PriorSurrogate(losses),
             n_startup_trials=n_startup_trials,
@@ -170,9 +177,14 @@ def _checked_starts(
     return rows
 
 
-def _tables(prior: Prior, starts: FloatArray, space: DesignSpace) -> list[FloatArray | None]:
+def _tables(
+    prior: Prior, starts: FloatArray, space: DesignSpace, unknown: frozenset[str]
+) -> list[FloatArray | None]:
     """Return the expected losses of the values of each choice, `None` where they agree."""
-    n_values = space.encoding.n_values
+    n_values, names = space.encoding.n_values, space.encoding.names
+    if strangers := sorted(unknown - set(names)):
+        msg = f"`unknown` must name choices of the space, {', '.join(names)}; got {strangers}."
+        raise ConfigError(msg)
     if callable(prior):
         centre = (starts[0] if len(starts) else n_values // 2).astype(np.int64)
         given: Sequence[ArrayLike | None] = [
@@ -189,7 +201,33 @@ def _tables(prior: Prior, starts: FloatArray, space: DesignSpace) -> list[FloatA
             f"them, or `None`; got arrays of shapes {found}."
         )
         raise ConfigError(msg)
-    return [None if table is None or np.ptp(table) == 0 else table for table in tables]
+    return [
+        None if table is None or name in unknown or np.ptp(table) == 0 else table
+        for name, table in zip(names, tables, strict=True)
+    ]
+
+
+def _with_other_powers(
+    starts: FloatArray, losses: Sequence[FloatArray | None], space: DesignSpace
+) -> FloatArray:
+    """Return `starts` with, after the first, the best rows if losses count by other powers.
+
+    Found by exchanges, so nearly the best. The integer program weighs losses as they are; the
+    powers that the model thinks possible spare either the choices that can lose most or those
+    that lose least. Nothing is added where there is no budget, no start within it, or a choice
+    with too many values.
+    """
+    within = space.feasible(space.canonical(starts))
+    known = any(table is not None for table in losses)
+    if space.hooks.violation is None or not len(within) or not known or not is_listed(space).all():
+        return starts
+    table = np.zeros((len(losses), int(space.encoding.n_values.max())))
+    for row, given in zip(table, losses, strict=True):
+        if given is not None:
+            row[: len(given)] = given - given.min()
+    table /= table.max()
+    others = [least_expected(space, table**g, within[0]) for g in sorted(GAMMAS)[::-1] if g != 1]
+    return np.concatenate((within[:1], *(row[None] for row in others), within[1:]))
 
 
 def _read_off(

@@ -14,14 +14,14 @@ from bitscout.errors import ConfigError
 from bitscout.samplers.prior_process import Effects, Parameters, PriorModel, near_correlation
 from bitscout.samplers.surrogates import Points, check_positive
 
-__all__ = ["PriorSurrogate"]
+__all__ = ["GAMMAS", "PriorSurrogate"]
 
 FloatArray = NDArray[np.float64]
 
 # The grid that the marginal likelihood is maximized on. Accuracy falls less than in proportion to
 # the loss where losses are large, and more so where images near the boundary are few.
 GAMMAS = (0.5, 1.0, 2.0)
-TAUS = (0.5, 1.0)
+TAUS = (0.3, 1.0)
 PHIS = (0.2, 0.8)  # an objective that is mostly noise, and a deterministic one
 AMPLITUDES = np.geomspace(0.01, 3.0, 14)  # of a, in standard deviations of y
 RESIDUALS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of sqrt(v), likewise
