@@ -286,6 +286,18 @@ def test_a_run_whose_module_folder_was_changed_does_not_go_on_silently(tmp_path,
         resume_search(tmp_path / "run")
 
 
+class Gated(Tiny):
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.fc((x * torch.sigmoid(self.first(x))).mean((2, 3)))
+
+
+def test_what_cannot_be_exported_is_said_beforehand():
+    report = explain_source(f"{__name__}:Gated", input_shape="1x8x8")
+    assert any("not exported" in note and "sigmoid" in note for note in report.notes)
+    assert not explain_source(f"{__name__}:Tiny", input_shape="1x8x8").notes
+
+
 def test_networks_are_explained_layer_by_layer_without_data():
     report = explain_source(f"{__name__}:Tiny", input_shape="1x8x8", settings=["space.tie=layer"])
     assert [layer.name for layer in report.layers] == ["stem", "first", "second", "fc"]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -141,7 +141,8 @@ def explain_model(
         ConfigError: If the network cannot be made, does not run, or the checkpoint is another's.
         UnsupportedError: If it cannot be traced.
     """
-    from bitscout.pipeline.given import load_given  # PyTorch: only where it is needed
+    # PyTorch: only where it is needed.
+    from bitscout.pipeline.given import export_problem, load_given
 
     document: dict[str, Any] = {
         "space": {"name": "model", "model": model, "checkpoint": checkpoint},
@@ -160,7 +161,9 @@ def explain_model(
     given = load_given(section, input_shape, None)
     space = model_space(section, given.description, given)
     channels, height, width = input_shape
-    return _report(model, (channels, height, width), None, space)
+    report = _report(model, (channels, height, width), None, space)
+    problem = None if space.unsupported else export_problem(given, input_shape)
+    return report if problem is None else replace(report, notes=(*report.notes, problem))
 
 
 def _report(

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import nn
 
-from bitscout.errors import ConfigError
+from bitscout.core import QuantPolicy
+from bitscout.errors import ConfigError, UnsupportedError
 from bitscout.networks import (
     GivenNetwork,
     check_classes,
@@ -20,9 +22,12 @@ from bitscout.networks import (
     model_names,
 )
 from bitscout.pipeline.config import ModelSpaceConfig
+from bitscout.quantization import QuantConfig, post_training_quantize
+from bitscout.training import torch_generator
 
-__all__ = ["load_given"]
+__all__ = ["export_problem", "load_given"]
 
+EDGE_BITS: Final = 8  # Whichever: operations are looked at, not values.
 SMALL: Final = 64  # Images with edges up to this get the stem for small images.
 
 
@@ -78,6 +83,31 @@ def load_given(
     if n_classes is not None:
         check_classes(module, shape, n_classes)
     return GivenNetwork(module, description)
+
+
+def export_problem(given: GivenNetwork, input_shape: Sequence[int]) -> str | None:
+    """Return why networks of a given one cannot be files of integers; `None` where they can.
+
+    Found by trying, on random images: whether an operation has an integer form does not depend on
+    weights or bits.
+    """
+    from bitscout.export import lower  # ONNX: only where it is used
+
+    images = torch.rand(2, *input_shape, generator=torch_generator(0))
+    names = [layer.layer.name for layer in given.description.layers if layer.state == "searched"]
+    module = given.build()
+    try:
+        config = QuantConfig(bias_correction=False)
+        quantized = post_training_quantize(
+            module.cpu().eval(), QuantPolicy.uniform(names, EDGE_BITS), images, config
+        )
+        lower(quantized, images[:1])
+    except UnsupportedError as error:
+        return (
+            f"It can be searched, but not exported as integers: {str(error).rstrip('.')}. A "
+            "search ends without its files; certificate.enabled=false leaves them out."
+        )
+    return None
 
 
 def _options(

@@ -20,6 +20,7 @@ from bitscout.pipeline.components import Components, build_costs, build_quantiza
 from bitscout.pipeline.config import ModelSpaceConfig
 from bitscout.pipeline.directory import RunDirectory
 from bitscout.pipeline.events import Listener, ModelFinished, ModelStarted, StageProgress
+from bitscout.pipeline.given import export_problem
 from bitscout.pipeline.guidance import Guidance
 from bitscout.sensitivity import (
     ESTIMATORS,
@@ -77,8 +78,11 @@ def start_model(components: Components, run: RunDirectory, listener: Listener) -
         },
     )
     accuracy_note = f"{given.description.name}: {100 * accuracy:.1f} % validation, floating point."
-    notes = (accuracy_note, *given.description.notes, *sensitivity.notes)
-    listener(ModelFinished(notes))
+    notes = [accuracy_note, *given.description.notes, *sensitivity.notes]
+    if components.config.certificate.enabled:
+        problem = export_problem(given, components.data.input_shape)
+        notes += [] if problem is None else [problem]
+    listener(ModelFinished(tuple(notes)))
     space = replace(space, subsets=subsets)
     costs = build_costs(components.config, space, components.data.input_shape)
     return replace(components, space=space, costs=costs, guidance=Guidance(costs, losses))
