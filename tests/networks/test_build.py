@@ -91,5 +91,7 @@ def test_every_parameter_gets_a_gradient():
 
 
 def test_an_unknown_specification_is_rejected_with_what_is_known():
-    with pytest.raises(UnsupportedError, match=r"from a dict; known: MobileNetSpec, ModelArchitecture\."):
+    with pytest.raises(
+        UnsupportedError, match=r"from a dict; known: MobileNetSpec, ModelArchitecture\."
+    ):
         build_network({}, generator_seed=0)
