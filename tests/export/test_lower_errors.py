@@ -77,7 +77,7 @@ FUNCTIONS = {
     "decision": (decided, "`bool`", "makes a decision of activations"),
     "number read": (lambda x: x.clamp(max=float(x.detach().max())), "`float`", "a Python number"),
     "reflect padding": (lambda x: F.pad(x, (1,) * 4, "reflect"), "`pad`", "than zeros"),
-    "negative padding": (lambda x: F.pad(x, (-1, 1)), "`pad`", "Pad height and width"),
+    "negative padding": (lambda x: F.pad(x, (-1, 1)), "`pad`", "Pad with zeros"),
     "reflecting layer": (
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
         "QuantConv2d 'middle'",

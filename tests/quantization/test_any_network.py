@@ -67,7 +67,9 @@ def test_a_prepared_network_is_an_ordinary_module(name):
 @pytest.mark.parametrize("name", ZOO)
 def test_one_step_of_fine_tuning_moves_every_parameter_that_runs(name):
     quantized, x = copy.deepcopy(quantized_zoo(name)).train(), images()
-    F.cross_entropy(quantized(x), torch.arange(len(x)) % 10).backward()
+    # Blocks that are left out at random get a gradient in one of many passes.
+    for _ in range(20 if name == "stochastic-depth" else 1):
+        F.cross_entropy(quantized(x), torch.arange(len(x)) % 10).backward()
     for path, parameter in quantized.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, path
         assert parameter.grad is None or parameter.grad.isfinite().all(), path
