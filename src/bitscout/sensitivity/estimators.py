@@ -15,6 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -96,7 +97,7 @@ class GaussNewton(Estimator):
         """Return mean squared gradient norms over images and drawn labels."""
         generator = torch_generator(child_seed(self.seed, self.name))
 
-        def factors(outputs: Tensor, labels: Tensor) -> Tensor:
+        def factors(labels: Tensor, outputs: Tensor) -> Tensor:
             del labels
             return subject.loss.factors(outputs, self.draws, generator)
 
@@ -133,7 +134,7 @@ class EmpiricalFisher(Estimator):
     ) -> tuple[tuple[LayerSensitivity, ...], tuple[str, ...]]:
         """Return mean squared gradient norms over images."""
 
-        def factors(outputs: Tensor, labels: Tensor) -> Tensor:
+        def factors(labels: Tensor, outputs: Tensor) -> Tensor:
             leaf = outputs.detach().requires_grad_(True)
             with torch.enable_grad():
                 loss = subject.loss.values(leaf, labels).sum()
@@ -213,17 +214,20 @@ def _norms(
     is_watched, done = True, 0
     with full_precision():
         for images, labels in subject.chunks(chunk_size):
-            with torch.no_grad():
-                vectors = factors(subject.outputs(images), labels)
             if not parts:
-                is_watched = is_watchable(subject, images[:2], vectors[:1, :2])
+                first = partial(_first_factor, factors, labels[:2])
+                is_watched = is_watchable(subject, images[:2], first)
             norms = watched_norms if is_watched else autograd_norms
-            parts.append(norms(subject, images, vectors))
+            parts.append(norms(subject, images, partial(factors, labels)))
             done += len(images)
             if progress is not None:
                 progress(done, len(subject.images))
     joined = {name: _joined([part[name] for part in parts]) for name in subject.layers}
     return joined, () if is_watched else (SINGLY,)
+
+
+def _first_factor(factors: _Factors, labels: Tensor, outputs: Tensor) -> Tensor:
+    return factors(labels, outputs)[:1]
 
 
 def _joined(parts: list[Norms]) -> Norms:

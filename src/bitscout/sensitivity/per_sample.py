@@ -17,7 +17,7 @@ images in the batch dimension, automatic differentiation of one image at a time 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -36,6 +36,7 @@ MAX_ELEMENTS: Final = 2**25  # Of a temporary tensor: 128 MiB.
 # Agreement with automatic differentiation: rounding is some 1e-5, a wrong formula of order 1.
 AGREEMENT: Final = 1e-2
 
+Factors = Callable[[Tensor], Tensor]
 _Layer = nn.Conv2d | nn.Linear
 
 
@@ -64,43 +65,46 @@ class _Use:
     input_norms: list[Tensor] = field(default_factory=list)
 
 
-def watched_norms(subject: Subject, images: Tensor, factors: Tensor) -> dict[str, Norms]:
-    """Return the norms for the output gradients `factors`, from one forward pass.
+def watched_norms(subject: Subject, images: Tensor, factors: Factors) -> dict[str, Norms]:
+    """Return the norms for the output gradients that `factors` gives, from one forward pass.
 
     Args:
         subject: The network.
         images: Shape ``(N, *)``.
-        factors: Gradients at the network's output, shape ``(draws, N, C)``.
+        factors: From outputs ``(N, C)`` to gradients at them, ``(draws, N, C)``.
 
     Returns:
         The norms of every layer; zeros for one that does not run.
     """
     with torch.enable_grad(), _watching(subject.layers, len(images)) as uses:
         outputs = subject.outputs(images)
-        for index, factor in enumerate(factors):
-            is_last = index + 1 == len(factors)
+        vectors = factors(outputs.detach())
+        for index, factor in enumerate(vectors):
+            is_last = index + 1 == len(vectors)
             if outputs.requires_grad:
                 torch.autograd.backward(outputs, factor, retain_graph=not is_last)
     return {
-        name: _norms(layer, uses[name], len(factors), len(images))
+        name: _norms(layer, uses[name], len(vectors), len(images))
         for name, layer in subject.layers.items()
     }
 
 
-def autograd_norms(subject: Subject, images: Tensor, factors: Tensor) -> dict[str, Norms]:
+def autograd_norms(subject: Subject, images: Tensor, factors: Factors) -> dict[str, Norms]:
     """Return the same norms by automatic differentiation, one image at a time.
 
     Raises:
         UnsupportedError: If the network cannot be differentiated.
     """
     weights = [layer.weight for layer in subject.layers.values()]
-    norms = torch.zeros(len(weights), *factors.shape[:2], dtype=torch.float64)
+    with torch.no_grad():
+        vectors = factors(subject.outputs(images))
+    norms = torch.zeros(len(weights), *vectors.shape[:2], dtype=torch.float64)
     try:
         for weight in weights:
             weight.requires_grad_(True)
         for n in range(len(images)):
             outputs = subject.outputs(images[n : n + 1])
-            for s, factor in enumerate(factors[:, n : n + 1]):
+            for s, factor in enumerate(vectors[:, n : n + 1]):
                 grads = torch.autograd.grad(
                     outputs, weights, factor, retain_graph=True, allow_unused=True
                 )
@@ -116,13 +120,15 @@ def autograd_norms(subject: Subject, images: Tensor, factors: Tensor) -> dict[st
     return {name: Norms(norm) for name, norm in zip(subject.layers, norms, strict=True)}
 
 
-def is_watchable(subject: Subject, images: Tensor, factors: Tensor) -> bool:
+def is_watchable(subject: Subject, images: Tensor, factors: Factors) -> bool:
     """Return whether `watched_norms` equals `autograd_norms` on these images."""
+    with torch.no_grad():
+        vectors = factors(subject.outputs(images))
     try:
-        watched = watched_norms(subject, images, factors)
+        watched = watched_norms(subject, images, lambda _: vectors)
     except (_UnwatchableError, RuntimeError):
         return False
-    for name, expected in autograd_norms(subject, images, factors).items():
+    for name, expected in autograd_norms(subject, images, lambda _: vectors).items():
         difference = (watched[name].weights - expected.weights).abs().max()
         if not difference <= AGREEMENT * expected.weights.max():
             return False
